@@ -1,0 +1,1 @@
+"""p2pinfer: symmetric peers that run large language models together."""

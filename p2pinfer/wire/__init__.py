@@ -1,0 +1,1 @@
+"""Where bytes stop: messages and their documentation, codec, signed envelopes and framing."""
