@@ -6,59 +6,12 @@ An engine is used by one thread at a time, the worker's. It never sees a peer, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from p2pinfer.ids import SessionId, Span
-from p2pinfer.wire.messages.inference import Sampling, Tensor
+from p2pinfer.work import EngineInput, EngineOutput, SampleRequest
 
 __all__ = ["Engine", "EngineInput", "EngineOutput", "SampleRequest"]
-
-
-@dataclass(frozen=True, slots=True)
-class SampleRequest:
-    """Asks the last hop for a token from the logits of the step's last position.
-
-    `position` is the token's own position: it and the seed are all that the random number depends on.
-    `recent` are the tokens before it, oldest first, for the repeat penalty.
-    """
-
-    sampling: Sampling
-    position: int
-    recent: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInput:
-    """One step of one session.
-
-    Shapes:
-        tokens: T ids, for a span that starts at layer 0, else empty.
-        hidden: (T, D) float32, for any other span, else None.
-    """
-
-    session: SessionId
-    base: int
-    """Position of the first row; the cache is cut back to it before the rows are appended."""
-    tokens: tuple[int, ...] = ()
-    hidden: Tensor | None = None
-    sample: SampleRequest | None = None
-    """Only for a span that ends with the last layer, and only where a token is wanted."""
-    layers: Span | None = None
-    """The layers to run where that is not the whole span: a part of it, the same for a session's life."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOutput:
-    """What a step gave: hidden states for the next hop, or a token, or neither (an early prompt chunk).
-
-    An error of one session (bad shape, full cache) is told here and leaves the others of the batch alone.
-    """
-
-    hidden: Tensor | None = None
-    token: int | None = None
-    error: str | None = None
-    duration_s: float = 0.0
 
 
 class Engine(Protocol):
