@@ -1,0 +1,390 @@
+"""The settings of a node: read from a TOML file and from flags, checked once, then never changed.
+
+Rules:
+
+1. A value that is there is right: every field and every relation is checked when a `NodeConfig` is made, so
+   whoever holds one need not check again. The message names the field, the value and the rule.
+2. Nothing is read here besides the file given to `load_config`, nothing is written, and no environment
+   variable counts.
+3. Each field carries its own text, reader and flag, so the file, the command line and `docs/settings.md`
+   cannot tell three stories.
+
+The cores have settings of their own beside them (`swim`, `dht`, ...); `profile` chooses among their presets.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from p2pinfer.errors import ConfigError
+from p2pinfer.ids import Endpoint, Span
+
+__all__ = [
+    "ANY_HOSTS",
+    "DEFAULT_PORT",
+    "NodeConfig",
+    "Profile",
+    "flag_of",
+    "load_config",
+    "node_config",
+    "read_size_bytes",
+]
+
+DEFAULT_PORT = 7946
+"""The port of memberlist, whose users have opened it in their firewalls for SWIM already."""
+
+ANY_HOSTS = ("0.0.0.0", "::")
+"""Hosts that mean every interface: one can listen there, and nobody can send there."""
+
+SIZE_UNITS_BYTES = {
+    "": 1,
+    "b": 1,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "tb": 1000**4,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+    "tib": 1 << 40,
+}
+
+THREADS_COUNT_MAX = 1024
+CACHE_SIZE_BYTES_MIN = 1 << 20
+NAME_SIZE_MAX = 63
+MODEL_SIZE_BYTES_MAX = 128
+"""As in `Holding.model`, where the name travels."""
+ENGINES = ("numpy",)
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class Profile(enum.Enum):
+    """Which presets of timeouts and intervals the cores take."""
+
+    LOCAL = "local"
+    """All peers on one machine: round trips below a millisecond."""
+    LAN = "lan"
+    """One local network, as memberlist's DefaultLANConfig."""
+    WAN = "wan"
+    """Peers across the internet, as memberlist's DefaultWANConfig."""
+
+
+def read_size_bytes(value: object) -> int:
+    """Read a size such as 1073741824, "512MiB" or "1.5 GB" as a number of bytes.
+
+    Raises:
+        ValueError: The text is no size; the message says what was expected.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyz ")
+    unit = text[len(number) :].strip()
+    whole, _, fraction = number.partition(".")
+    if not (whole + fraction).isascii() or not (whole + fraction).isdigit() or unit not in SIZE_UNITS_BYTES:
+        raise ValueError(f"{value!r} is not a size: write a number and a unit, as in 512MiB or 2GiB")
+    return int(float(number) * SIZE_UNITS_BYTES[unit])
+
+
+def _read_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not text: put it in quotes")
+    return value
+
+
+def _read_texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(f'{value!r} is not a list: write ["...", "..."]')
+    return tuple(_read_text(item) for item in value)
+
+
+def _read_path(value: object) -> Path:
+    path = value if isinstance(value, Path) else Path(_read_text(value))
+    if path == Path(""):
+        raise ValueError("the path is empty")
+    return path.expanduser()
+
+
+def _read_endpoint(value: object) -> Endpoint:
+    return value if isinstance(value, Endpoint) else Endpoint.parse(_read_text(value))
+
+
+def _read_span(value: object) -> Span | None:
+    if isinstance(value, Span) or value is None:
+        return value
+    return None if value == "auto" else Span.parse(_read_text(value))
+
+
+def _read_count(value: object) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise ValueError(f"{value!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def _read_profile(value: object) -> Profile:
+    if isinstance(value, Profile):
+        return value
+    return Profile(_one_of(value, [profile.value for profile in Profile]))
+
+
+def _one_of(value: object, choices: Collection[str]) -> str:
+    if value not in choices:
+        raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
+    return str(value)
+
+
+def _read_engine(value: object) -> str:
+    return _one_of(value, ENGINES)
+
+
+def _read_log_level(value: object) -> str:
+    return _one_of(value, LOG_LEVELS)
+
+
+def _about(read: Callable[[object], Any], text: str, *, flag: str = "", metavar: str = "") -> dict[str, Any]:
+    """Return a field's metadata: how it is read, what people are told, and its flag where not `--name`."""
+    return {"read": read, "help": text, "flag": flag, "metavar": metavar}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """All that a node is told. The texts in the metadata are what `--help` and `docs/settings.md` show.
+
+    Raises:
+        ConfigError: A field is wrong by itself or does not fit another; nothing was started.
+    """
+
+    name: str = field(
+        default="",
+        metadata=_about(_read_text, "What people call this node, at most 63 characters. Default: its id."),
+    )
+    listen: Endpoint = field(
+        default=Endpoint("0.0.0.0", DEFAULT_PORT),
+        metadata=_about(
+            _read_endpoint,
+            "Address and port to listen on, UDP and TCP alike. 0.0.0.0 means every interface; port 0 lets "
+            "the system choose a free one.",
+            metavar="HOST:PORT",
+        ),
+    )
+    advertise: Endpoint | None = field(
+        default=None,
+        metadata=_about(
+            _read_endpoint,
+            "Where other peers reach this node, if that is not the listen address: behind a NAT, in a "
+            "container. Port 0 stands for the port listened on. Default: the listen address, or for 0.0.0.0 "
+            "the address this machine uses towards the internet.",
+            metavar="HOST:PORT",
+        ),
+    )
+    join: tuple[str, ...] = field(
+        default=(),
+        metadata=_about(
+            _read_texts,
+            "Invites or addresses (HOST:PORT) of a running swarm to join; several are tried in turn. None: "
+            "the node goes back to the swarm of its data directory, or founds one.",
+            metavar="INVITE",
+        ),
+    )
+    model: str = field(
+        default="",
+        metadata=_about(
+            _read_text,
+            "The model to serve, as in smollm2:135m. Empty: serve no layers, only take requests.",
+        ),
+    )
+    file: Path | None = field(
+        default=None,
+        metadata=_about(_read_path, "A GGUF file to serve, in place of a pulled model.", metavar="PATH"),
+    )
+    span: Span | None = field(
+        default=None,
+        metadata=_about(
+            _read_span,
+            'The layers to serve: "auto" lets the peers share them out; start:end is half-open, so 0:10 '
+            "means layers 0 to 9.",
+            metavar="auto|START:END",
+        ),
+    )
+    data_dir: Path = field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("p2pinfer", appauthor=False)),
+        metadata=_about(
+            _read_path,
+            "Where the node keeps its key, its membership and its state. Every node on a machine needs its "
+            "own.",
+            metavar="DIR",
+        ),
+    )
+    cache_dir: Path = field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("p2pinfer", appauthor=False)),
+        metadata=_about(
+            _read_path,
+            "Where pulled models are kept. Nodes on one machine may share it.",
+            metavar="DIR",
+        ),
+    )
+    threads: int = field(
+        default=0,
+        metadata=_about(
+            _read_count,
+            "Threads that compute, 0 to 1024. 0 leaves the choice to the engine.",
+            metavar="N",
+        ),
+    )
+    cache_size_bytes_max: int = field(
+        default=1 << 30,
+        metadata=_about(
+            read_size_bytes,
+            "Memory for the key-value caches of all sessions together, at least 1MiB; what does not fit is "
+            "refused before anything is computed.",
+            flag="--cache-size",
+            metavar="SIZE",
+        ),
+    )
+    profile: Profile = field(
+        default=Profile.LAN,
+        metadata=_about(
+            _read_profile,
+            "How far the peers are from each other: local (one machine), lan or wan. It sets the timeouts "
+            "and should be the same on every node of a swarm.",
+            metavar="local|lan|wan",
+        ),
+    )
+    engine: str = field(
+        default="numpy",
+        metadata=_about(_read_engine, f"What computes the layers: {', '.join(ENGINES)}."),
+    )
+    log_level: str = field(
+        default="info",
+        metadata=_about(
+            _read_log_level,
+            f"How much is logged to the error output: {', '.join(LOG_LEVELS)}.",
+            metavar="LEVEL",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        self._check_fields()
+        self._check_relations()
+
+    def _check_fields(self) -> None:
+        """Check each field by itself, however the object was made."""
+        if len(self.name) > NAME_SIZE_MAX or not self.name.isprintable():
+            raise _wrong("name", self.name, f"at most {NAME_SIZE_MAX} printable characters")
+        if len(self.model.encode()) > MODEL_SIZE_BYTES_MAX or not self.model.isprintable():
+            raise _wrong("model", self.model, f"at most {MODEL_SIZE_BYTES_MAX} bytes of printable text")
+        for entry in self.join:
+            if not entry or not entry.isprintable() or " " in entry:
+                raise _wrong("join", entry, "an invite or an address as in 192.168.1.5:7946, without spaces")
+        if not 0 <= self.threads <= THREADS_COUNT_MAX:
+            raise _wrong("threads", self.threads, f"0 to {THREADS_COUNT_MAX}")
+        if self.cache_size_bytes_max < CACHE_SIZE_BYTES_MIN:
+            raise _wrong("cache_size_bytes_max", self.cache_size_bytes_max, "at least 1MiB")
+        if self.engine not in ENGINES:
+            raise _wrong("engine", self.engine, f"one of {', '.join(ENGINES)}")
+        if self.log_level not in LOG_LEVELS:
+            raise _wrong("log_level", self.log_level, f"one of {', '.join(LOG_LEVELS)}")
+
+    def _check_relations(self) -> None:
+        """Check what only two fields together can get wrong."""
+        if self.advertise is not None and self.advertise.host in ANY_HOSTS:
+            raise _wrong(
+                "advertise", self.advertise, "an address that others can send to, not every interface"
+            )
+        if self.span is not None and not self.model and self.file is None:
+            raise _wrong("span", self.span, "given together with model or file, whose layers it names")
+        for entry in self.join:
+            if self.advertise is not None and entry == str(self.advertise):
+                raise _wrong("join", entry, "the address of another node, not this node's own")
+
+    @property
+    def identity_path(self) -> Path:
+        """The file with this node's own key."""
+        return self.data_dir / "identity.key"
+
+    @property
+    def node_path(self) -> Path:
+        """The file a running node leaves for the command line: {pid, endpoint, peer_id, swarm}."""
+        return self.data_dir / "node.json"
+
+    @property
+    def models_dir(self) -> Path:
+        """Where the model store lies."""
+        return self.cache_dir / "models"
+
+
+def _wrong(name: str, value: object, rule: str) -> ConfigError:
+    return ConfigError(f"{name} = {str(value)!r}: it must be {rule}")
+
+
+def flag_of(setting: Field[Any]) -> str:
+    """Return the flag of a field of `NodeConfig`, as in `--data-dir`."""
+    return setting.metadata["flag"] or "--" + setting.name.replace("_", "-")
+
+
+def node_config(values: Mapping[str, object], *, source: str = "settings") -> NodeConfig:
+    """Make a `NodeConfig` from plain values, as a TOML file or flags give them.
+
+    Args:
+        values: By field name: texts, numbers and lists, or values of the field's own type.
+        source: What to name in front of a message: the file, or whatever the values come from.
+
+    Raises:
+        ConfigError: A key is unknown (the message names the nearest known one) or a value is wrong.
+    """
+    return _build(_read(values, source), source)
+
+
+def load_config(path: Path | None = None, flags: Mapping[str, object] | None = None) -> NodeConfig:
+    """Read the settings: the file, if there is one, then flags over it.
+
+    Raises:
+        ConfigError: The file cannot be read or is no TOML, a key is unknown, or a value is wrong.
+    """
+    over = _read(flags or {}, "flags")
+    if path is None:
+        return _build(over, "flags")
+    try:
+        with path.open("rb") as file:
+            under = _read(tomllib.load(file), str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the settings: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    return _build({**under, **over}, str(path))
+
+
+def _read(values: Mapping[str, object], source: str) -> dict[str, Any]:
+    """Turn plain values into the fields' own types."""
+    known = {setting.name: setting for setting in fields(NodeConfig)}
+    settings: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{source}: unknown setting {key!r}; {_nearest(key, known)}")
+        try:
+            settings[key] = known[key].metadata["read"](value)
+        except ValueError as error:
+            raise ConfigError(f"{source}: {key}: {error}") from error
+    return settings
+
+
+def _build(settings: Mapping[str, Any], source: str) -> NodeConfig:
+    try:
+        return NodeConfig(**settings)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = difflib.get_close_matches(key.lower().replace("-", "_"), names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
