@@ -1,0 +1,34 @@
+"""The clock that is handed to every core: seconds since the Unix epoch that never go backwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+__all__ = ["Clock"]
+
+
+def _steady() -> float:
+    """Seconds of a clock that also counts while the machine sleeps, where the system has one.
+
+    A laptop that wakes up must see that its records have expired in the meantime.
+    """
+    identifier: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if identifier is None else time.clock_gettime(identifier)
+
+
+class Clock:
+    """Anchored to the system's date once, then driven by a steady clock: setting the date changes nothing.
+
+    Args:
+        steady: Seconds from any origin, never going backwards.
+        date: Seconds since the Unix epoch; read once, here.
+    """
+
+    def __init__(self, steady: Callable[[], float] = _steady, date: Callable[[], float] = time.time) -> None:
+        self._steady = steady
+        self._offset_s = date() - steady()
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch, as this peer believes."""
+        return self._offset_s + self._steady()

@@ -1,0 +1,111 @@
+"""The one thread that runs the engine.
+
+Rules:
+
+1. Every call of the engine happens on this thread, in the order in which it was asked for: numpy and
+   onnxruntime keep per-thread state, and a cache must exist before a batch uses it.
+2. Every `Compute` gets exactly one answer, with one output for each input, whatever the engine does.
+3. Closing waits for the batch under way, drops what was not begun, and closes the engine.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+import trio
+
+from p2pinfer.effects import Compute, DropCache, OpenCache
+from p2pinfer.engine.api import Engine
+from p2pinfer.errors import P2PInferError
+from p2pinfer.work import EngineOutput
+
+__all__ = ["EngineEffect", "Worker"]
+
+EngineEffect = OpenCache | Compute | DropCache
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Runs an engine on a thread of its own, for as long as `run` runs.
+
+    Args:
+        engine: The loaded span; closed when `run` ends.
+        on_computed: Called on the event loop with the outputs of each `Compute`, in order; never waits.
+    """
+
+    def __init__(self, engine: Engine, on_computed: Callable[[tuple[EngineOutput, ...]], None]) -> None:
+        self._engine = engine
+        self._on_computed = on_computed
+        self._asked: queue.SimpleQueue[EngineEffect | None] = queue.SimpleQueue()
+        self._is_closing = False
+        self._counts = {"batches": 0, "inputs": 0, "errors": 0}
+
+    def submit(self, effect: EngineEffect) -> None:
+        """Queue an effect. Never waits; the core bounds how much it asks for at a time."""
+        self._asked.put(effect)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the thread until cancelled."""
+        token = trio.lowlevel.current_trio_token()
+        ended = trio.Event()
+
+        def body() -> None:
+            try:
+                self._work(token)
+            finally:
+                token.run_sync_soon(ended.set)
+
+        thread = threading.Thread(target=body, name="engine", daemon=True)
+        thread.start()
+        try:
+            task_status.started()
+            await trio.sleep_forever()
+        finally:
+            self._is_closing = True
+            self._asked.put(None)
+            with trio.CancelScope(shield=True):
+                await ended.wait()
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start; a copy."""
+        return {**self._counts, "waiting": self._asked.qsize()}
+
+    def _work(self, token: trio.lowlevel.TrioToken) -> None:
+        while not self._is_closing:
+            effect = self._asked.get()
+            if effect is None:
+                break
+            if isinstance(effect, Compute):
+                token.run_sync_soon(self._on_computed, self._compute(effect))
+            else:
+                self._change_cache(effect)
+        self._engine.close()
+
+    def _compute(self, effect: Compute) -> tuple[EngineOutput, ...]:
+        self._counts["batches"] += 1
+        self._counts["inputs"] += len(effect.batch)
+        try:
+            outputs = tuple(self._engine.run(effect.batch))
+            if len(outputs) == len(effect.batch):
+                return outputs
+            problem = f"the engine gave {len(outputs)} outputs for {len(effect.batch)} inputs"
+        except Exception as error:  # noqa: BLE001 -- an engine is foreign code: one batch fails, not the peer
+            _log.exception("the engine failed on a batch of %d", len(effect.batch))
+            problem = f"{type(error).__name__}: {error}"
+        self._counts["errors"] += 1
+        return tuple(EngineOutput(error=problem) for _ in effect.batch)
+
+    def _change_cache(self, effect: OpenCache | DropCache) -> None:
+        """Open or drop a cache. A failure is told by the engine again for every step that needs the cache."""
+        try:
+            if isinstance(effect, OpenCache):
+                self._engine.open_cache(effect.session, effect.positions_max)
+            else:
+                self._engine.drop_cache(effect.session)
+        except (P2PInferError, MemoryError, ValueError, RuntimeError):
+            self._counts["errors"] += 1
+            _log.exception("the engine refused %s", effect)
