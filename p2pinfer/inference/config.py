@@ -1,0 +1,70 @@
+"""Settings of the two inference cores: the hop that serves sessions and the entry peer that opens them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2pinfer.errors import ConfigError
+
+__all__ = ["EntryConfig", "HopConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HopConfig:
+    """How a hop admits, batches and forgets sessions."""
+
+    memory_size_bytes_max: int = 1 << 30
+    """What all sessions together may reserve: caches, and outputs kept for replay. From 64 MiB up."""
+    batch_count_max: int = 32
+    """Sessions in one batch. 1 to 1024; beyond some tens a CPU gains nothing."""
+    prefill_positions_max: int = 512
+    """Prompt positions that may join the decode steps of one batch, so that these wait a bounded time.
+    64 to 8192. Source: chunked prefill of Sarathi-Serve, section 4."""
+    idle_timeout_s: float = 120.0
+    """A session that nobody mentions for so long is dropped. 10 to 3600 s."""
+    orphan_timeout_s: float = 15.0
+    """How long a session outlives the connection of the peer that opened it. 1 to 600 s."""
+    retry_after_s: float = 2.0
+    """What a refused entry peer is told to wait. 0.1 to 60 s."""
+
+    def __post_init__(self) -> None:
+        for field in ("memory_size_bytes_max", "batch_count_max", "prefill_positions_max"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"{field} is {getattr(self, field)}, but must be at least 1")
+        if self.orphan_timeout_s > self.idle_timeout_s:
+            raise ConfigError(
+                f"orphan_timeout_s is {self.orphan_timeout_s}, but must not exceed "
+                f"idle_timeout_s, {self.idle_timeout_s}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryConfig:
+    """How an entry peer opens sessions, watches them and mends them."""
+
+    prefill_chunk_positions: int = 128
+    """Positions of one prompt step: chunks overlap along the chain. 16 to 4096. It is part of what a replay
+    repeats, so it never changes within a session."""
+    open_timeout_s: float = 2.0
+    """How long a hop may take to answer OpenSession. 0.2 to 30 s. A live hop answers in a round trip,
+    for its engine has a thread of its own."""
+    step_timeout_min_s: float = 1.0
+    """The shortest time without a token after which hops are asked whether they live. 0.1 to 30 s."""
+    step_timeout_factor: float = 10.0
+    """The same, as a multiple of the time that the session's tokens took so far. 2 to 100."""
+    prefill_timeout_s: float = 5.0
+    """The same, while the prompt is computed: asking is cheap, and a hop at work says so. 1 to 60 s."""
+    probe_timeout_s: float = 1.0
+    """How long a hop may take to say that it lives. 0.1 to 10 s."""
+    recovery_count_max: int = 8
+    """Recoveries in a row without one new token before the session is given up. 1 to 100."""
+    blame_s: float = 15.0
+    """How long a session avoids a hop that failed it. 1 to 600 s. Source: Petals bans for 15 s."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.prefill_chunk_positions <= 4096:
+            raise ConfigError(
+                f"prefill_chunk_positions is {self.prefill_chunk_positions}, but must lie in 1 to 4096"
+            )
+        if self.step_timeout_factor < 1:
+            raise ConfigError(f"step_timeout_factor is {self.step_timeout_factor}, but must be at least 1")

@@ -1,0 +1,357 @@
+"""The entry peer's side of inference: opens sessions along a chain, watches them, and mends the chain.
+
+Rules:
+
+1. One way to begin and to mend: plan the chain, send every hop an OpenSession of the next epoch, wait until
+   all are ready, then tell each from which step on its neighbour needs outputs. A hop that kept its cache
+   says so by the step that it needs next, and computes nothing twice.
+2. A connection that breaks is not yet a dead peer: the hop is asked once more. A hop that cannot be reached
+   then, stays silent, fails or is reported dead is replaced; the others keep their place and their caches.
+3. Steps are repeated with the shape that they had, so that a deterministic engine gives the same bits, and
+   the random number depends on the token's position alone: the text is the one of the unbroken run.
+
+Departs from Petals (`inference_session.py`): inputs are kept by the hop before, not by the client, so a
+replay does not cross the client's line, and the healthy are never blamed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from p2pinfer.effects import Deliver, Effect, Message, Send
+from p2pinfer.errors import LocalProtocolError, NoChain, Overloaded, P2PInferError, SessionLost
+from p2pinfer.ids import SESSION_ID_SIZE_BYTES, Contact, PeerId, SessionId
+from p2pinfer.inference.config import EntryConfig
+from p2pinfer.inference.generation import Generation, Phase, Request
+from p2pinfer.inference.news import GenerationFailed, Recovered, Sampled, SessionOpened
+from p2pinfer.inference.planner import Holder, mend_chain, plan_chain
+from p2pinfer.wire.messages.inference import (
+    CloseSession,
+    Resume,
+    SessionReady,
+    SessionRefused,
+    StepFailed,
+    Token,
+)
+
+__all__ = ["EntryCore"]
+
+_EARLY_COUNT_MAX = 64
+"""Tokens kept that came before their turn; a connection keeps order, so more is nonsense."""
+_INTERVAL_WEIGHT = 0.2
+
+
+class EntryCore:
+    """The asking side of inference, as a pure state machine (see `effects.py`)."""
+
+    def __init__(self, *, me: Contact, config: EntryConfig, rng: random.Random) -> None:
+        self._me = me
+        self._config = config
+        self._rng = rng
+        self._holders: Mapping[bytes, Sequence[Holder]] = {}
+        self._generations: dict[SessionId, Generation] = {}
+        self._counts: Counter[str] = Counter()
+
+    def set_holders(self, holders: Mapping[bytes, Sequence[Holder]]) -> None:
+        """Plan with these from now on; by model digest."""
+        self._holders = holders
+
+    def open(self, request: Request, now: float) -> tuple[SessionId, list[Effect]]:
+        """Begin a generation; its tokens come as `Deliver(Sampled)`.
+
+        Raises:
+            NoChain: Some layers have no live holder. Nothing was sent.
+            LocalProtocolError: The prompt is empty.
+        """
+        if not request.prompt:
+            raise LocalProtocolError("a prompt has at least one token")
+        generation = Generation(
+            id=SessionId(self._rng.randbytes(SESSION_ID_SIZE_BYTES)),
+            request=request,
+            chunk_positions=self._config.prefill_chunk_positions,
+            started_at=now,
+            token_at=now,
+        )
+        chain = plan_chain(self._holders.get(request.digest, ()), request.layers)
+        self._generations[generation.id] = generation
+        self._counts["opened"] += 1
+        return generation.id, self._begin_epoch(generation, chain, now)
+
+    def cancel(self, session: SessionId, now: float) -> list[Effect]:
+        """End a generation: every hop forgets it. An unknown one is ignored."""
+        generation = self._generations.pop(session, None)
+        if generation is None:
+            return []
+        self._counts["cancelled"] += 1
+        return self._close_messages(generation)
+
+    def knows(self, session: SessionId) -> bool:
+        """Whether a generation of this name is under way here."""
+        return session in self._generations
+
+    def receive(self, sender: Contact, message: Message, now: float) -> list[Effect]:
+        """Take a message of `wire.messages.inference` that is meant for an entry peer."""
+        if not isinstance(message, SessionReady | SessionRefused | Token | StepFailed):
+            self._counts["ignored"] += 1
+            return []
+        generation = self._generations.get(message.session)
+        index = generation.index_of(sender.peer) if generation else None
+        if generation is None or index is None:
+            self._counts["unknown"] += 1
+            return []
+        match message:
+            case Token():
+                return self._on_token(generation, index, message, now)
+            case SessionReady():
+                return self._on_session_ready(generation, index, message, now)
+            case SessionRefused():
+                return self._on_session_refused(generation, index, message, now)
+            case StepFailed():
+                return self._on_step_failed(generation, index, message, now)
+
+    def disconnected(self, contact: Contact, now: float) -> list[Effect]:
+        """A stream broke or could not be opened: ask the hop once more, or replace it."""
+        effects: list[Effect] = []
+        for generation in list(self._generations.values()):
+            index = generation.index_of(contact.peer)
+            if index is None:
+                continue
+            if generation.phase is Phase.OPENING and index not in generation.ready:
+                effects += self._replace(generation, [generation.peer_at(index)], now)
+            else:
+                effects += self._repeat(generation, now)
+        return effects
+
+    def member_dead(self, peer: PeerId, now: float) -> list[Effect]:
+        """The swarm says that a peer is dead or has left: replace it in every chain."""
+        effects: list[Effect] = []
+        for generation in list(self._generations.values()):
+            if generation.index_of(peer) is not None:
+                effects += self._replace(generation, [peer], now)
+        return effects
+
+    def tick(self, now: float) -> list[Effect]:
+        """Look after the generations whose deadline has passed."""
+        effects: list[Effect] = []
+        for generation in [g for g in self._generations.values() if now >= g.deadline]:
+            match generation.phase:
+                case Phase.OPENING | Phase.PROBING:
+                    silent = [
+                        generation.peer_at(i)
+                        for i in range(len(generation.chain))
+                        if i not in generation.ready
+                    ]
+                    effects += self._replace(generation, silent, now)
+                case Phase.RUNNING:
+                    effects += self._probe(generation, now)
+        return effects
+
+    @property
+    def deadline(self) -> float | None:
+        """When the next generation wants to be looked after."""
+        return min((g.deadline for g in self._generations.values()), default=None)
+
+    def statistics(self) -> Mapping[str, Any]:
+        """Generations under way, and counters."""
+        return {"generations": len(self._generations), **self._counts}
+
+    # --- epochs -------------------------------------------------------------------------------
+
+    def _begin_epoch(self, generation: Generation, chain: tuple[Any, ...], now: float) -> list[Effect]:
+        """Ask every hop of `chain` to take its place; hops that lose theirs are told to forget."""
+        left = {hop.contact for hop in generation.chain} - {hop.contact for hop in chain}
+        generation.chain = chain
+        generation.epoch += 1
+        generation.phase = Phase.OPENING
+        generation.ready.clear()
+        generation.deadline = now + self._config.open_timeout_s
+        effects: list[Effect] = [Send(c, CloseSession(session=generation.id)) for c in _sorted(left)]
+        return effects + self._open_messages(generation)
+
+    def _open_messages(self, generation: Generation) -> list[Effect]:
+        return [
+            Send(hop.contact, generation.open_message(index, self._me))
+            for index, hop in enumerate(generation.chain)
+        ]
+
+    def _on_session_ready(
+        self, generation: Generation, index: int, message: SessionReady, now: float
+    ) -> list[Effect]:
+        if message.epoch != generation.epoch or generation.phase is Phase.RUNNING:
+            self._counts["stale"] += 1
+            return []
+        generation.ready[index] = message.next_step
+        if len(generation.ready) < len(generation.chain):
+            return []
+        return (
+            self._go(generation, now) if generation.phase is Phase.OPENING else self._judge(generation, now)
+        )
+
+    def _go(self, generation: Generation, now: float) -> list[Effect]:
+        """All hops are ready: tell each what its neighbour needs, and send what the first one needs."""
+        effects: list[Effect] = []
+        if generation.epoch:
+            for index, hop in enumerate(generation.chain):
+                is_last = index == len(generation.chain) - 1
+                needed = generation.awaited_step if is_last else generation.ready[index + 1]
+                resume = Resume(session=generation.id, epoch=generation.epoch, forward_from=needed)
+                effects.append(Send(hop.contact, resume))
+        first = generation.chain[0].contact
+        for number in range(generation.ready[0], generation.input_count):
+            effects.append(Send(first, generation.step(number)))
+        if not generation.tokens and generation.trouble.began_at is None:
+            effects.append(Deliver(SessionOpened(generation.id, generation.chain)))
+        self._await_token(generation, now)
+        return effects
+
+    def _await_token(self, generation: Generation, now: float) -> None:
+        config = self._config
+        generation.phase = Phase.RUNNING
+        wait_s = config.prefill_timeout_s
+        if generation.tokens and generation.trouble.began_at is None:
+            wait_s = max(config.step_timeout_min_s, generation.token_interval_s * config.step_timeout_factor)
+        generation.deadline = now + wait_s
+
+    # --- tokens -------------------------------------------------------------------------------
+
+    def _on_token(self, generation: Generation, index: int, token: Token, now: float) -> list[Effect]:
+        if index != len(generation.chain) - 1 or token.position < generation.awaited_position:
+            self._counts["repeated"] += 1
+            return []
+        if token.position - generation.awaited_position < _EARLY_COUNT_MAX:
+            generation.early.setdefault(token.position, token)
+        effects: list[Effect] = []
+        while (token_now := generation.early.pop(generation.awaited_position, None)) is not None:
+            effects += self._take_token(generation, token_now, now)
+            if token_now.final:
+                del self._generations[generation.id]
+                self._counts["finished"] += 1
+                return effects + self._close_messages(generation)
+        return effects
+
+    def _take_token(self, generation: Generation, token: Token, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        trouble = generation.trouble
+        if trouble.began_at is not None and generation.phase is Phase.OPENING:
+            trouble.rounds = 0  # a token from before the break: it counts as progress, not as a recovery
+        elif trouble.began_at is not None:
+            stall_s = now - generation.token_at
+            self._counts["recoveries"] += 1
+            lost = tuple(sorted(set(trouble.lost)))
+            effects.append(Deliver(Recovered(generation.id, stall_s, lost, generation.chain)))
+            trouble.clear()
+        elif generation.tokens:
+            interval_s = now - generation.token_at
+            weight = _INTERVAL_WEIGHT if generation.token_interval_s else 1.0
+            generation.token_interval_s += (interval_s - generation.token_interval_s) * weight
+        generation.token_at = now
+        generation.tokens.append(token.token)
+        if generation.phase is not Phase.OPENING:
+            self._await_token(generation, now)
+        effects.append(Deliver(Sampled(generation.id, token.token, token.position, token.final)))
+        return effects
+
+    # --- trouble ------------------------------------------------------------------------------
+
+    def _on_session_refused(
+        self, generation: Generation, index: int, message: SessionRefused, now: float
+    ) -> list[Effect]:
+        if message.epoch != generation.epoch:
+            return []
+        if message.code == "overloaded":
+            generation.trouble.retry_after_s = message.retry_after_ms / 1000
+        return self._replace(generation, [generation.peer_at(index)], now)
+
+    def _on_step_failed(
+        self, generation: Generation, index: int, message: StepFailed, now: float
+    ) -> list[Effect]:
+        reporter = generation.peer_at(index)
+        if message.code in ("engine", "closing"):
+            return self._replace(generation, [reporter], now)
+        if generation.phase is Phase.OPENING:
+            return []
+        if message.code == "unreachable" and message.peer is not None:
+            link = (reporter, message.peer)
+            generation.trouble.link_failures[link] += 1
+            if generation.trouble.link_failures[link] > 1 and generation.index_of(message.peer) is not None:
+                return self._replace(generation, [message.peer], now)
+        return self._repeat(generation, now)
+
+    def _probe(self, generation: Generation, now: float) -> list[Effect]:
+        """A token is late: ask every hop whether it lives, which changes nothing there."""
+        generation.phase = Phase.PROBING
+        generation.ready.clear()
+        generation.deadline = now + self._config.probe_timeout_s
+        self._counts["probes"] += 1
+        return self._open_messages(generation)
+
+    def _judge(self, generation: Generation, now: float) -> list[Effect]:
+        """Every hop answered the probe: go on waiting if something moved, else mend what is stuck."""
+        trouble = generation.trouble
+        progress = tuple(generation.ready[i] for i in range(len(generation.chain)))
+        has_moved = progress != trouble.progress
+        trouble.progress = progress
+        if has_moved:
+            trouble.stuck = 0
+            self._await_token(generation, now)
+            return []
+        trouble.stuck += 1
+        if trouble.stuck == 1:
+            return self._repeat(generation, now)
+        inputs = (generation.input_count, *progress)
+        stuck = [i for i in range(len(progress)) if progress[i] < inputs[i]]
+        return self._replace(generation, [generation.peer_at(stuck[0] if stuck else 0)], now)
+
+    def _repeat(self, generation: Generation, now: float) -> list[Effect]:
+        """Open the same chain again, so that whatever was lost on the way is sent once more."""
+        return self._mend(generation, (), now)
+
+    def _replace(self, generation: Generation, lost: Sequence[PeerId], now: float) -> list[Effect]:
+        """Go on without these peers."""
+        trouble = generation.trouble
+        for peer in lost:
+            trouble.avoided[peer] = now + self._config.blame_s
+            trouble.lost.append(peer)
+        self._counts["replaced"] += len(lost)
+        return self._mend(generation, lost, now)
+
+    def _mend(self, generation: Generation, lost: Sequence[PeerId], now: float) -> list[Effect]:
+        trouble = generation.trouble
+        trouble.began_at = now if trouble.began_at is None else trouble.began_at
+        trouble.rounds += 1
+        if trouble.rounds > self._config.recovery_count_max:
+            rounds = trouble.rounds - 1
+            return self._fail(generation, SessionLost(f"no new token after {rounds} recoveries: try again"))
+        chain = generation.chain
+        if lost:
+            avoided = {peer for peer, until in trouble.avoided.items() if now < until}
+            holders = self._holders.get(generation.request.digest, ())
+            try:
+                chain = mend_chain(chain, holders, lost=avoided)
+            except NoChain as error:
+                return self._fail(generation, self._named(error, trouble.retry_after_s))
+        return self._begin_epoch(generation, chain, now)
+
+    def _named(self, error: NoChain, retry_after_s: float | None) -> P2PInferError:
+        if retry_after_s is None:
+            return error
+        return Overloaded(
+            f"every holder of some layers is busy: come back in {retry_after_s:g} s",
+            retry_after_s=retry_after_s,
+        )
+
+    def _fail(self, generation: Generation, error: P2PInferError) -> list[Effect]:
+        del self._generations[generation.id]
+        self._counts["failed"] += 1
+        return [*self._close_messages(generation), Deliver(GenerationFailed(generation.id, error))]
+
+    def _close_messages(self, generation: Generation) -> list[Effect]:
+        close = CloseSession(session=generation.id)
+        return [Send(hop.contact, close) for hop in generation.chain]
+
+
+def _sorted(contacts: Iterable[Contact]) -> list[Contact]:
+    return sorted(contacts, key=lambda c: c.peer or b"")

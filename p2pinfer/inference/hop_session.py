@@ -1,0 +1,122 @@
+"""One session as a hop sees it: its place in the chain, what waits, and what it keeps for a replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from p2pinfer.ids import Contact, PeerId, SessionId, Span
+from p2pinfer.wire.messages.inference import OpenSession, Step, Token
+from p2pinfer.work import EngineInput, EngineOutput, SampleRequest
+
+__all__ = ["HopSession"]
+
+_NOTHING = None
+"""Kept for a step that has no output: an early chunk of the prompt at the last hop."""
+
+
+@dataclass(slots=True)
+class HopSession:
+    """The state of one session at one hop.
+
+    Invariant: `len(kept) == next_step`; every step below `next_step` is in the cache.
+    Invariant: every step in `waiting` is at least `next_step`.
+    """
+
+    place: OpenSession
+    """What the entry peer said last."""
+    reserved_bytes: int
+    heard_at: float
+    forward_from: int | None
+    """Outputs of steps from here on are sent down the chain; None holds all back until a Resume."""
+    orphaned_at: float | None = None
+    computing: bool = False
+    waiting: dict[int, Step] = field(default_factory=dict)
+    waiting_since: float = 0.0
+    kept: list[Step | Token | None] = field(default_factory=list)
+    recent: list[int] = field(default_factory=list)
+
+    @property
+    def id(self) -> SessionId:
+        """The session's name."""
+        return self.place.session
+
+    @property
+    def next_step(self) -> int:
+        """The first step that is not computed."""
+        return len(self.kept)
+
+    @property
+    def span(self) -> Span:
+        """The layers computed here for this session."""
+        return self.place.chain[self.place.index].span
+
+    @property
+    def is_first(self) -> bool:
+        """Whether token ids come in here."""
+        return self.place.index == 0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether tokens are sampled here."""
+        return self.place.index == len(self.place.chain) - 1
+
+    @property
+    def upstream(self) -> PeerId | None:
+        """Who sends the steps: the hop before, or the entry peer."""
+        return self.place.entry.peer if self.is_first else self.place.chain[self.place.index - 1].contact.peer
+
+    @property
+    def downstream(self) -> Contact:
+        """Who computes the outputs next: the hop after, or, from the last hop, the first."""
+        return self.place.chain[(self.place.index + 1) % len(self.place.chain)].contact
+
+    def wants(self, step: Step) -> bool:
+        """Whether the step is still to be computed, not at hand and within what the session may reach."""
+        in_work = self.next_step + 1 if self.computing else self.next_step
+        rows = step.hidden.shape[0] if step.hidden and step.hidden.shape else len(step.tokens)
+        return (
+            in_work <= step.step < self.place.positions_max
+            and step.step not in self.waiting
+            and rows > 0
+            and step.base + rows <= self.place.positions_max
+            and bool(step.tokens) == self.is_first
+        )
+
+    def engine_input(self, held: Span) -> EngineInput:
+        """Return the next step as work for the engine, which holds the layers `held`."""
+        step = self.waiting[self.next_step]
+        rows = step.hidden.shape[0] if step.hidden else len(step.tokens)
+        position = step.base + rows
+        sample = None
+        if self.is_last and step.sample and position >= self.place.sample_from:
+            sample = SampleRequest(self.place.sampling, position, tuple(self.recent))
+        return EngineInput(
+            session=self.id,
+            base=step.base,
+            tokens=step.tokens,
+            hidden=step.hidden,
+            sample=sample,
+            layers=None if self.span == held else self.span,
+        )
+
+    def take_output(self, work: EngineInput, output: EngineOutput) -> Step | Token | None:
+        """Keep the output of the step in work and return it as the message it is sent as."""
+        step = self.waiting.pop(self.next_step)
+        number = self.next_step
+        message: Step | Token | None = _NOTHING
+        if output.token is not None and work.sample is not None:
+            message = self._token(number, work.sample.position, output.token)
+        elif output.hidden is not None:
+            message = Step(
+                session=self.id, step=number, base=work.base, hidden=output.hidden, sample=step.sample
+            )
+        self.kept.append(message)
+        return message
+
+    def _token(self, step: int, position: int, token: int) -> Token:
+        sampling = self.place.sampling
+        count = position - self.place.prompt_count + 1
+        final = token in sampling.stop_tokens or count >= sampling.token_count_max
+        self.recent.append(token)
+        del self.recent[: max(0, len(self.recent) - sampling.repeat_last_n)]
+        return Token(session=self.id, step=step, position=position, token=token, final=final)

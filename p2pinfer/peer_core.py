@@ -1,0 +1,267 @@
+"""The peer: composes the cores and carries news between them.
+
+Pure like its parts, so the simulator runs the same peer as a real process. It decides nothing that belongs
+to a part: it only knows which message is whose, and who wants to hear which news:
+
+    SWIM: a member came, changed, left, died  ->  planner's holders; sessions through it; the DHT's table
+    SWIM: a round trip was measured           ->  planner's costs
+    streams: a connection ended               ->  SWIM probes that member; sessions through it
+    hop: speed and load changed               ->  SWIM gossips the new record
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from p2pinfer.dht.config import DhtConfig
+from p2pinfer.dht.core import DhtCore
+from p2pinfer.dht.keyspace import key_of
+from p2pinfer.effects import Effect, Message, Notify, Send
+from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId
+from p2pinfer.inference.config import EntryConfig, HopConfig
+from p2pinfer.inference.entry_core import EntryCore
+from p2pinfer.inference.generation import Request
+from p2pinfer.inference.hop_core import HopCore, ServedSpan
+from p2pinfer.inference.planner import Holder
+from p2pinfer.swim.config import SwimConfig
+from p2pinfer.swim.core import SwimCore
+from p2pinfer.swim.news import MemberDead, MemberJoined, MemberLeft, MemberUpdated, RoundTrip
+from p2pinfer.wire.messages import dht as dht_messages
+from p2pinfer.wire.messages import inference as inference_messages
+from p2pinfer.wire.messages import swim as swim_messages
+from p2pinfer.wire.messages.records import Holding, Sign
+from p2pinfer.work import EngineOutput
+
+__all__ = ["PeerConfig", "PeerCore"]
+
+_ANNOUNCE_INTERVAL_S = 5.0
+"""The shortest time between two records that differ only in speed and load."""
+_SPEED_CHANGE = 1.25
+"""A speed is announced again when it changed by more than this factor."""
+_ROUND_TRIP_WEIGHT = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerConfig:
+    """The settings of all cores of a peer."""
+
+    swim: SwimConfig = field(default_factory=SwimConfig.lan)
+    dht: DhtConfig = field(default_factory=DhtConfig.lan)
+    hop: HopConfig = field(default_factory=HopConfig)
+    entry: EntryConfig = field(default_factory=EntryConfig)
+
+
+class PeerCore:
+    """A whole peer as one pure state machine (see `effects.py`)."""
+
+    def __init__(
+        self,
+        *,
+        public_key: bytes,
+        endpoint: Endpoint,
+        config: PeerConfig,
+        rng: random.Random,
+        sign: Sign,
+        now: float,
+    ) -> None:
+        self.contact = Contact(PeerId.from_public_key(public_key), endpoint)
+        self.swim = SwimCore(
+            public_key=public_key, endpoint=endpoint, config=config.swim, rng=rng, sign=sign, now=now
+        )
+        self.dht = DhtCore(
+            public_key=public_key, endpoint=endpoint, config=config.dht, rng=rng, sign=sign, now=now
+        )
+        self.hop = HopCore(me=self.contact, config=config.hop)
+        self.entry = EntryCore(me=self.contact, config=config.entry, rng=rng)
+        self._owners = _message_owners()
+        self._holding: Holding | None = None
+        self._announced_at = now
+        self._round_trips_s: dict[PeerId, float] = {}
+
+    # --- commands -----------------------------------------------------------------------------
+
+    def join(self, endpoints: Sequence[Endpoint], now: float) -> list[Effect]:
+        """Enter the swarm through any of these addresses."""
+        return self._carry(self.swim.join(endpoints, now), now)
+
+    def leave(self, now: float) -> list[Effect]:
+        """Tell the swarm, and the entry peers of open sessions, that this peer goes."""
+        return self._carry(self.hop.close(now) + self.swim.leave(now), now)
+
+    def serve(self, served: ServedSpan, model: str, now: float) -> list[Effect]:
+        """Serve a span from now on, and tell the swarm."""
+        self._holding = Holding(
+            model=model,
+            digest=served.digest,
+            layer_count=served.layer_count,
+            start=served.span.start,
+            end=served.span.end,
+            step_us=0,
+        )
+        effects = self.hop.serve(served, now) + self.swim.set_holding(self._holding, now)
+        me = self.contact
+        _, puts = self.dht.put(
+            key_of("model", served.digest),
+            f"{me.endpoint} {served.span.start}:{served.span.end}".encode(),
+            subkey=me.peer or b"",
+            ttl_s=600.0,
+            now=now,
+        )
+        effects = self._carry(effects + puts, now)
+        self._plan_with_holders()
+        return effects
+
+    def open(self, request: Request, now: float) -> tuple[SessionId, list[Effect]]:
+        """Begin a generation with this peer as its entry.
+
+        Raises:
+            NoChain: Some layers have no live holder.
+        """
+        self._plan_with_holders()
+        session, effects = self.entry.open(request, now)
+        return session, self._carry(effects, now)
+
+    def cancel(self, session: SessionId, now: float) -> list[Effect]:
+        """End a generation that was opened here."""
+        return self._carry(self.entry.cancel(session, now), now)
+
+    # --- inputs -------------------------------------------------------------------------------
+
+    def receive(self, sender: Contact, message: Message, now: float) -> list[Effect]:
+        """Give a message to the core whose it is."""
+        return self._carry(self._route(sender, message, now), now)
+
+    def disconnected(self, contact: Contact, now: float) -> list[Effect]:
+        """A stream ended: whoever relied on it hears of it."""
+        effects = self.entry.disconnected(contact, now) + self.hop.disconnected(contact, now)
+        effects += self.swim.disconnected(contact, now)
+        if contact.peer is not None:
+            effects += self.swim.suspect(contact.peer, now)
+        return self._carry(effects, now)
+
+    def computed(self, results: tuple[EngineOutput, ...], now: float) -> list[Effect]:
+        """The engine's outputs of the oldest batch."""
+        return self._carry(self.hop.computed(results, now), now)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Let every core do what is due."""
+        effects: list[Effect] = []
+        for core in (self.entry, self.hop, self.swim, self.dht):
+            if core.deadline is not None and now >= core.deadline:
+                effects += core.tick(now)
+        return self._carry(effects + self._maybe_announce(now), now)
+
+    @property
+    def deadline(self) -> float | None:
+        """The earliest deadline of any core."""
+        deadlines = [c.deadline for c in (self.entry, self.hop, self.swim, self.dht)]
+        return min((d for d in deadlines if d is not None), default=None)
+
+    def round_trip_s(self, peer: PeerId) -> float | None:
+        """The measured round trip to a member, smoothed; None before the first probe."""
+        return self._round_trips_s.get(peer)
+
+    def statistics(self) -> Mapping[str, Any]:
+        """The statistics of each core, by its name."""
+        return {
+            "swim": self.swim.statistics(),
+            "dht": self.dht.statistics(),
+            "hop": self.hop.statistics(),
+            "entry": self.entry.statistics(),
+        }
+
+    # --- news ---------------------------------------------------------------------------------
+
+    def _route(self, sender: Contact, message: Message, now: float) -> list[Effect]:
+        match self._owners.get(type(message)):
+            case "swim":
+                return self.swim.receive(sender, message, now)
+            case "dht":
+                return self.dht.receive(sender, message, now)
+            case "inference":
+                return self._route_inference(sender, message, now)
+        return []
+
+    def _route_inference(self, sender: Contact, message: Message, now: float) -> list[Effect]:
+        """Both sides of inference may want a message where a peer is entry and hop of one session."""
+        match message:
+            case inference_messages.SessionReady() | inference_messages.SessionRefused():
+                return self.entry.receive(sender, message, now)
+            case inference_messages.Token() | inference_messages.StepFailed():
+                effects: list[Effect] = []
+                if self.entry.knows(message.session):
+                    effects += self.entry.receive(sender, message, now)
+                if self.hop.knows(message.session) or not effects:
+                    effects += self.hop.receive(sender, message, now)
+                return effects
+        return self.hop.receive(sender, message, now)
+
+    def _carry(self, effects: list[Effect], now: float) -> list[Effect]:
+        """Deliver what one core has for another, or for itself, until only effects for outside are left."""
+        outside: list[Effect] = []
+        pending = list(reversed(effects))
+        while pending:
+            effect = pending.pop()
+            more: list[Effect] = []
+            match effect:
+                case Send(to=to, message=message) if to.peer == self.contact.peer:
+                    more = self._route(self.contact, message, now)
+                case Notify(news=news):
+                    outside.append(effect)
+                    more = self._on_news(news, now)
+                case _:
+                    outside.append(effect)
+            pending.extend(reversed(more))
+        return outside
+
+    def _on_news(self, news: object, now: float) -> list[Effect]:
+        match news:
+            case MemberJoined(record=record) | MemberUpdated(record=record):
+                self._plan_with_holders()
+                return self.dht.heard(record.contact, now)
+            case MemberDead(peer=peer) | MemberLeft(peer=peer):
+                self._round_trips_s.pop(peer, None)
+                self._plan_with_holders()
+                return self.entry.member_dead(peer, now) + self.dht.forget(peer, now)
+            case RoundTrip(peer=peer, seconds=seconds):
+                known = self._round_trips_s.get(peer, seconds)
+                self._round_trips_s[peer] = known + (seconds - known) * _ROUND_TRIP_WEIGHT
+        return []
+
+    def _plan_with_holders(self) -> None:
+        """Give the planner the swarm's holders as SWIM knows them now."""
+        holders: dict[bytes, list[Holder]] = {}
+        for record in self.swim.alive():
+            held = record.holding
+            if held is None or not record.is_plausible:
+                continue
+            round_trip_s = 0.0 if record.owner == self.contact.peer else self.round_trip_s(record.owner)
+            holder = Holder(record.contact, held.span, held.step_us / 1e6, held.queue, round_trip_s)
+            holders.setdefault(held.digest, []).append(holder)
+        self.entry.set_holders(holders)
+
+    def _maybe_announce(self, now: float) -> list[Effect]:
+        """Gossip this peer's speed and load when they changed enough to plan by."""
+        held = self._holding
+        if held is None or now < self._announced_at + _ANNOUNCE_INTERVAL_S:
+            return []
+        step_us = round(self.hop.step_s * 1e6)
+        queue = self.hop.session_count
+        low, high = sorted((held.step_us, step_us))
+        if held.queue == queue and high <= low * _SPEED_CHANGE:
+            return []
+        self._announced_at = now
+        self._holding = replace(held, step_us=step_us, queue=queue)
+        return self.swim.set_holding(self._holding, now)
+
+
+def _message_owners() -> dict[type, str]:
+    owners: dict[type, str] = {}
+    for name, module in (("swim", swim_messages), ("dht", dht_messages), ("inference", inference_messages)):
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Message) and value.__module__ == module.__name__:
+                owners[value] = name
+    return owners
