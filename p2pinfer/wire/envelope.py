@@ -1,0 +1,211 @@
+"""The envelope of a datagram: who says what in which swarm, when, and proof of it. Pure: time is handed in.
+
+    [version, swarm, public key, (certificate, ...), sequence, time_ms, body, signature]
+
+The signature is the last 64 bytes and covers, after a prefix, all bytes before it. Rules:
+
+1. What costs little is checked first: size, version and swarm by comparing bytes, then the time, the replay
+   window, and only then a signature. Garbage is refused without cryptography.
+2. Nothing of this peer's state changes until the signature was good.
+3. What `open` returns is authenticated: the sender is a member, and every signed structure inside the
+   message was signed by its owner. The owner of such a structure need not be the sender, nor a member.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from p2pinfer.effects import Message
+from p2pinfer.errors import (
+    ConfigError,
+    DecodeError,
+    LocalProtocolError,
+    ReplayError,
+    VersionMismatch,
+    WrongSwarm,
+)
+from p2pinfer.identity import PUBLIC_KEY_SIZE_BYTES, SIGNATURE_SIZE_BYTES, Identity, Verifier, verify
+from p2pinfer.ids import PeerId
+from p2pinfer.membership import SwarmPolicy, check_membership
+from p2pinfer.wire.codec import decode_signed, encode
+from p2pinfer.wire.messages.membership import CHAIN_COUNT_MAX, Certificate, Membership
+from p2pinfer.wire.replay import ReplayWindow
+
+__all__ = ["DATAGRAM_SIZE_BYTES_MAX", "Envelopes", "Opened"]
+
+DATAGRAM_SIZE_BYTES_MAX = 1400
+"""Fits an Ethernet frame through a tunnel or two without being cut up by IP."""
+TIME_WINDOW_S = 60.0
+"""How far a sender's clock may differ from ours, transit included."""
+MEMBERS_CACHE_COUNT_MAX = 4096
+"""Memberships found good and kept until their first certificate runs out."""
+_VERSION = 1
+_PREFIX = b"p2pinfer datagram v1\x00"
+_HEAD_SIZE_BYTES = 4
+_FIXED_SIZE_BYTES = 164
+"""Array, version, swarm 34, key 34, chain 1, sequence 9, time 9, body's length 3, signature 66, and spare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A datagram that passed every check."""
+
+    sender: PeerId
+    public_key: bytes
+    message: Message
+
+
+class Envelopes:
+    """Seals this peer's datagrams and opens those of others."""
+
+    __slots__ = (
+        "_certificates",
+        "_head",
+        "_identity",
+        "_members",
+        "_replay",
+        "_sequence",
+        "_swarm",
+        "_verifier",
+        "_window_ms",
+    )
+
+    def __init__(
+        self,
+        identity: Identity,
+        swarm: SwarmPolicy,
+        membership: Membership,
+        verifier: Verifier,
+        *,
+        window_s: float = TIME_WINDOW_S,
+    ) -> None:
+        if membership.swarm != swarm.id:
+            raise ConfigError("the membership is for another swarm: join this one with an invite")
+        if not window_s > 0:
+            raise ConfigError(f"window_s is above 0, not {window_s}")
+        self._identity = identity
+        self._swarm = swarm
+        self._verifier = verifier
+        self._window_ms = int(window_s * 1000)
+        self._head = b"\x98\x01\xc4\x20" + swarm.id
+        self._certificates = tuple(encode(certificate) for certificate in membership.chain)
+        self._replay = ReplayWindow()
+        self._members: OrderedDict[tuple[bytes, tuple[bytes, ...]], tuple[int, int]] = OrderedDict()
+        self._sequence = 0
+
+    @property
+    def overhead_bytes(self) -> int:
+        """What an envelope adds to a message at most: a core packs up to 1400 bytes less this."""
+        return _FIXED_SIZE_BYTES + sum(2 + len(each) for each in self._certificates)
+
+    def seal(self, message: Message, now: float) -> bytes:
+        """Return the datagram that carries a message.
+
+        Raises:
+            LocalProtocolError: It would have more than 1400 bytes.
+        """
+        # Microseconds of the first use: a restarted peer goes on above what it used before.
+        self._sequence = self._sequence + 1 if self._sequence else max(1, int(now * 1e6))
+        body = encode(message)
+        unsigned: bytes = msgpack.packb(
+            (
+                _VERSION,
+                self._swarm.id,
+                self._identity.public_key,
+                self._certificates,
+                self._sequence,
+                int(now * 1000),
+                body,
+                bytes(SIGNATURE_SIZE_BYTES),
+            )
+        )[:-SIGNATURE_SIZE_BYTES]
+        size = len(unsigned) + SIGNATURE_SIZE_BYTES
+        if size > DATAGRAM_SIZE_BYTES_MAX:
+            raise LocalProtocolError(
+                f"a {type(message).__name__} of {len(body)} bytes does not fit a datagram: pack fewer parts"
+            )
+        return unsigned + self._identity.sign(_PREFIX + unsigned)
+
+    def open(self, data: bytes, now: float) -> Opened:
+        """Check a datagram and return what it carries.
+
+        Raises:
+            RemoteProtocolError: One of its kinds, by what is wrong; nothing was changed.
+        """
+        if not data.startswith(self._head) or len(data) > DATAGRAM_SIZE_BYTES_MAX:
+            raise self._explain(data)
+        public_key, certificates, sequence, time_ms, body, signature = _read(data)
+        now_ms = int(now * 1000)
+        if not -self._window_ms <= time_ms - now_ms <= self._window_ms:
+            raise ReplayError(
+                f"a datagram {now_ms - time_ms} ms old by our clock: check the clocks of both peers"
+            )
+        sender = PeerId.from_public_key(public_key)
+        self._replay.check(sender, sequence, time_ms)
+        verify(public_key, _PREFIX + data[:-SIGNATURE_SIZE_BYTES], signature)
+        self._replay.advance(sender, sequence, time_ms)
+        self._check_member(public_key, certificates, now)
+        message, statements = decode_signed(body)
+        for statement in statements:
+            self._verifier.verify_statement(statement)
+        return Opened(sender, public_key, message)
+
+    def _explain(self, data: bytes) -> Exception:
+        """Say why the first bytes are not ours; called only for what is refused."""
+        if len(data) > DATAGRAM_SIZE_BYTES_MAX:
+            return DecodeError(f"a datagram has at most {DATAGRAM_SIZE_BYTES_MAX} bytes")
+        if len(data) < _HEAD_SIZE_BYTES or not 0x90 < data[0] < 0xA0 or data[1] >= 0x80:
+            return DecodeError("not a p2pinfer datagram")
+        if data[1] != _VERSION:
+            return VersionMismatch(f"a datagram of version {data[1]}: we speak {_VERSION}")
+        if data[2:4] == self._head[2:4]:
+            return WrongSwarm("a datagram of another swarm")
+        return DecodeError("not a p2pinfer datagram")
+
+    def _check_member(self, public_key: bytes, certificates: tuple[bytes, ...], now: float) -> None:
+        """Check the sender's membership, or find it among those that were good a while ago."""
+        if self._swarm.is_open or public_key == self._swarm.id:
+            return
+        key, now_ms = (public_key, certificates), int(now * 1000)
+        known = self._members.get(key)
+        if known is not None and known[0] <= now_ms <= known[1]:
+            self._members.move_to_end(key)
+            return
+        chain: list[Certificate] = []
+        for each in certificates:
+            certificate, _ = decode_signed(each)
+            if not isinstance(certificate, Certificate):
+                raise DecodeError("a membership is a chain of certificates")
+            chain.append(certificate)
+        membership = Membership(swarm=self._swarm.id, chain=tuple(chain))
+        check_membership(self._swarm, public_key, membership, now, self._verifier)
+        self._members[key] = (
+            max(each.not_before_ms for each in chain),
+            min(each.not_after_ms for each in chain),
+        )
+        if len(self._members) > MEMBERS_CACHE_COUNT_MAX:
+            self._members.popitem(last=False)
+
+
+def _read(data: bytes) -> tuple[bytes, tuple[bytes, ...], int, int, bytes, bytes]:
+    """Take an envelope apart; its first bytes are known to be in order."""
+    try:
+        fields: Any = msgpack.unpackb(data, use_list=False, max_array_len=8, max_map_len=0, max_ext_len=0)
+        _, _, public_key, certificates, sequence, time_ms, body, signature = fields
+    except ValueError as error:
+        raise DecodeError(f"not a p2pinfer datagram: {error}") from error
+    if type(public_key) is not bytes or len(public_key) != PUBLIC_KEY_SIZE_BYTES:
+        raise DecodeError("an envelope's public key has 32 bytes")
+    if type(certificates) is not tuple or len(certificates) > CHAIN_COUNT_MAX:
+        raise DecodeError(f"an envelope has at most {CHAIN_COUNT_MAX} certificates")
+    if not all(type(each) is bytes for each in certificates) or type(body) is not bytes:
+        raise DecodeError("an envelope's certificates and body are bytes")
+    if type(sequence) is not int or type(time_ms) is not int or not 0 < sequence < 1 << 63:
+        raise DecodeError("an envelope's sequence and time are whole numbers above 0")
+    if type(signature) is not bytes or len(signature) != SIGNATURE_SIZE_BYTES:
+        raise DecodeError("an envelope ends with a signature of 64 bytes")
+    return public_key, certificates, sequence, time_ms, body, signature
