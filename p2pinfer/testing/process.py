@@ -1,0 +1,51 @@
+"""What a test reads of a simulated process: its stage, its log and what became of a command."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from p2pinfer.errors import P2PInferError
+from p2pinfer.ids import PeerId
+
+if TYPE_CHECKING:
+    from p2pinfer.testing.host import Host
+
+__all__ = ["Call", "HostLog", "Stage"]
+
+
+class Stage(enum.Enum):
+    """What a host's process is doing."""
+
+    UP = "up"
+    PAUSED = "paused"
+    """Stalled, as by SIGSTOP or a long page-in: nothing runs, connections stay open, inputs wait."""
+    DOWN = "down"
+
+
+class Call:
+    """What became of a command that was given to a core.
+
+    A command to a busy host waits for its turn. Its outcome is unknown for ever if the host crashes first.
+    """
+
+    __slots__ = ("done", "error", "value")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.value: Any = None
+        self.error: P2PInferError | None = None
+
+
+class HostLog:
+    """What a host gave to its application, over all its lives, each with the world's time."""
+
+    __slots__ = ("delivered", "misbehaved", "notices", "on_deliver", "on_notify")
+
+    def __init__(self) -> None:
+        self.delivered: list[tuple[float, object]] = []
+        self.notices: list[tuple[float, object]] = []
+        self.misbehaved: list[tuple[float, PeerId, str]] = []
+        self.on_deliver: Callable[[Host, object], None] | None = None
+        self.on_notify: Callable[[Host, object], None] | None = None
