@@ -34,13 +34,15 @@ class InferencePeer:
     """Entry peer and hop in one core; a message to itself is delivered at once."""
 
     def __init__(self, me: Contact, span: Span | None, rng: random.Random, memory: int) -> None:
-        served = span and ServedSpan(
-            digest=DIGEST,
-            span=span,
-            layer_count=LAYER_COUNT,
-            position_size_bytes=ROW_SIZE_BYTES,
-            positions_max=4096,
-        )
+        served = None
+        if span:
+            served = ServedSpan(
+                digest=DIGEST,
+                span=span,
+                layer_count=LAYER_COUNT,
+                position_size_bytes=ROW_SIZE_BYTES,
+                positions_max=4096,
+            )
         self.me = me
         self.entry = EntryCore(me=me, config=EntryConfig(prefill_chunk_positions=4), rng=rng)
         self.hop = HopCore(me=me, config=HopConfig(memory_size_bytes_max=memory), served=served)

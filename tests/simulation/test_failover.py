@@ -93,6 +93,7 @@ def test_a_broken_connection_between_live_hops_blames_nobody() -> None:
     session = swarm.ask()
     swarm.run_to_token(session, 9)
     a, b = swarm.host("a0"), swarm.host("b0")
+    assert b.contact.peer is not None
     a.world.network.streams.disconnect(a, b.contact.peer)
     assert swarm.run(session) == EXPECTED
 
