@@ -29,6 +29,7 @@ from p2pinfer.wire.schema import message_types
 
 __all__ = [
     "DEPTH_MAX",
+    "MESSAGE_SIZE_BYTES_MAX",
     "SURPLUS_FIELDS_MAX",
     "decode",
     "decode_signed",
@@ -39,6 +40,8 @@ __all__ = [
     "size_bytes_max_of",
 ]
 
+MESSAGE_SIZE_BYTES_MAX = (64 << 20) + 65536
+"""Whatever a schema would allow: the largest tensor and what is around it."""
 DEPTH_MAX = 8
 """Arrays inside each other. The deepest structure of the protocol has five."""
 SURPLUS_FIELDS_MAX = 8
@@ -53,7 +56,7 @@ PACKER_SIZE_BYTES_MAX = 1 << 20
 """A packer keeps the room of its largest message; above this it is given back."""
 
 _CODECS: dict[type[Message], FieldCodec] = {}
-_BY_TAG: dict[int, tuple[FieldCodec, type[Message]]] = {}
+_BY_TAG: dict[int, FieldCodec] = {}
 _SIGNING_PREFIX = b"p2pinfer statement v1\x00"
 
 
@@ -105,8 +108,8 @@ def decode(data: bytes | bytearray | memoryview, *, size_bytes_max: int | None =
     if size_bytes_max is not None and size > size_bytes_max:
         raise DecodeError(f"a message has at most {size_bytes_max} bytes here, not {size}")
     codec = _peek(data)
-    if size > codec.size_bytes_max + SURPLUS_SIZE_BYTES_MAX:
-        raise DecodeError(f"this kind of message has at most {codec.size_bytes_max} bytes, not {size}")
+    if size > min(codec.size_bytes_max + SURPLUS_SIZE_BYTES_MAX, MESSAGE_SIZE_BYTES_MAX):
+        raise DecodeError(f"this kind of message does not have {size} bytes")
     if size > UNSCANNED_SIZE_BYTES_MAX:
         check_shape(data, codec.items_max + SURPLUS_ITEMS_MAX, DEPTH_MAX)
     try:
@@ -150,7 +153,7 @@ def signing_bytes(statement: Signed) -> bytes:
 
 def size_bytes_max_of(message_type: type[Message]) -> int:
     """Return how many bytes a message of this kind can have: for limits before it is read."""
-    return _codec_of(message_type).size_bytes_max + SURPLUS_SIZE_BYTES_MAX
+    return min(_codec_of(message_type).size_bytes_max + SURPLUS_SIZE_BYTES_MAX, MESSAGE_SIZE_BYTES_MAX)
 
 
 def _peek(data: bytes | bytearray | memoryview) -> FieldCodec:
@@ -166,7 +169,7 @@ def _peek(data: bytes | bytearray | memoryview) -> FieldCodec:
         if message_type is None:
             raise DecodeError("no message begins like that: an array with a known tag was expected")
         return _codec_of(message_type)
-    return found[0]
+    return found
 
 
 def _codec_of(message_type: type[Message]) -> FieldCodec:
@@ -174,7 +177,7 @@ def _codec_of(message_type: type[Message]) -> FieldCodec:
     if codec is None:
         codec = _compile(message_type, ())
         _CODECS[message_type] = codec
-        _BY_TAG[message_type.TAG] = (codec, message_type)
+        _BY_TAG[message_type.TAG] = codec
     return codec
 
 
@@ -224,33 +227,57 @@ def _structure_packer(message_type: type[Message], names: list[str], parts: list
 
 def _structure_unpacker(message_type: type[Message], names: list[str], parts: list[FieldCodec]) -> Any:
     tag, full, name_of_type = message_type.TAG, 1 + len(names), message_type.__name__
-    steps = tuple(zip(names, [part.unpack for part in parts], strict=True))
-    required = 1 + _required_count(message_type)
-    surplus = 0 if issubclass(message_type, Signed) else SURPLUS_FIELDS_MAX
-    least = full if issubclass(message_type, Signed) else required
-    most = full + surplus
+    fields = dataclasses.fields(message_type)  # type: ignore[arg-type]
+    required = [i for i, field in enumerate(fields, 2) if not _has_default(field)]
+    exact = issubclass(message_type, Signed)
+    least = full if exact else max(required, default=1)
+    most = full if exact else full + SURPLUS_FIELDS_MAX
+    build = _structure_builder(message_type, names, parts)
 
     def unpack(values: Any) -> Any:
         if type(values) is not tuple or not values or type(values[0]) is not int or values[0] != tag:
             raise DecodeError(f"{name_of_type} is an array that begins with {tag}")
         if not least <= len(values) <= most:
             raise DecodeError(f"{name_of_type} has {full - 1} fields, not {len(values) - 1}")
-        arguments = {
-            name: change(value) for (name, change), value in zip(steps, values[1:full], strict=False)
-        }
-        return message_type(**arguments)
+        return build(values)
 
     return unpack
 
 
-def _required_count(message_type: type[Message]) -> int:
-    """Fields up to the last one without a default."""
+def _structure_builder(message_type: type[Message], names: list[str], parts: list[FieldCodec]) -> Any:
+    """Return what makes a message of the values after the tag; fields that are not there take defaults."""
+    if hasattr(message_type, "__post_init__") or "__slots__" not in vars(message_type):
+        steps = tuple(zip(names, [part.unpack for part in parts], strict=True))
+
+        def build(values: Any) -> Any:
+            pairs = zip(steps, values[1:], strict=False)
+            return message_type(**{name: change(value) for (name, change), value in pairs})
+
+        return build
+
+    # The slots are filled directly: a frozen dataclass' own __init__ takes twice as long.
     fields = dataclasses.fields(message_type)  # type: ignore[arg-type]
-    missing = dataclasses.MISSING
-    return max(
-        (i for i, f in enumerate(fields, 1) if f.default is missing and f.default_factory is missing),
-        default=0,
-    )
+    stores = [getattr(message_type, name).__set__ for name in names]
+    fills = tuple(zip(stores, [part.unpack for part in parts], strict=True))
+    new, count = object.__new__, len(fills)
+
+    def build_fast(values: Any) -> Any:
+        message = new(message_type)
+        for (store, change), value in zip(fills, values[1:], strict=False):
+            store(message, change(value))
+        for index in range(len(values) - 1, count):
+            stores[index](message, _default_of(fields[index]))
+        return message
+
+    return build_fast
+
+
+def _has_default(field: Any) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _default_of(field: Any) -> Any:
+    return field.default if field.default is not dataclasses.MISSING else field.default_factory()
 
 
 def _structure_searcher(message_type: type[Message], names: list[str], parts: list[FieldCodec]) -> Any:

@@ -1,12 +1,13 @@
 """The envelope of a datagram: who says what in which swarm, when, and proof of it. Pure: time is handed in.
 
-    [version, swarm, public key, (certificate, ...), sequence, time_ms, body, signature]
+    [version, swarm hint, public key, [certificate, ...], sequence, time_ms, body, signature]
 
-The signature is the last 64 bytes and covers, after a prefix, all bytes before it. Rules:
+The signature is the last 64 bytes. It covers a prefix, the whole id of the swarm, of which the hint is the
+first eight bytes, and all bytes of the datagram before it. Rules:
 
 1. What costs little is checked first: size, version and swarm by comparing bytes, then the time, the replay
    window, and only then a signature. Garbage is refused without cryptography.
-2. Nothing of this peer's state changes until the signature was good.
+2. Nothing of this peer's state changes until the signature and the membership were good.
 3. What `open` returns is authenticated: the sender is a member, and every signed structure inside the
    message was signed by its owner. The owner of such a structure need not be the sender, nor a member.
 """
@@ -45,9 +46,10 @@ MEMBERS_CACHE_COUNT_MAX = 4096
 """Memberships found good and kept until their first certificate runs out."""
 _VERSION = 1
 _PREFIX = b"p2pinfer datagram v1\x00"
+_HINT_SIZE_BYTES = 8
 _HEAD_SIZE_BYTES = 4
-_FIXED_SIZE_BYTES = 164
-"""Array, version, swarm 34, key 34, chain 1, sequence 9, time 9, body's length 3, signature 66, and spare."""
+_FIXED_SIZE_BYTES = 1 + 1 + 10 + 34 + 1 + 9 + 9 + 3 + 66
+"""Array, version, hint, key, chain, sequence, time, the body's length, signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Envelopes:
         "_head",
         "_identity",
         "_members",
+        "_prefix",
         "_replay",
         "_sequence",
         "_swarm",
@@ -91,7 +94,8 @@ class Envelopes:
         self._swarm = swarm
         self._verifier = verifier
         self._window_ms = int(window_s * 1000)
-        self._head = b"\x98\x01\xc4\x20" + swarm.id
+        self._head = bytes((0x98, _VERSION, 0xC4, _HINT_SIZE_BYTES)) + swarm.id[:_HINT_SIZE_BYTES]
+        self._prefix = _PREFIX + swarm.id
         self._certificates = tuple(encode(certificate) for certificate in membership.chain)
         self._replay = ReplayWindow()
         self._members: OrderedDict[tuple[bytes, tuple[bytes, ...]], tuple[int, int]] = OrderedDict()
@@ -114,7 +118,7 @@ class Envelopes:
         unsigned: bytes = msgpack.packb(
             (
                 _VERSION,
-                self._swarm.id,
+                self._swarm.id[:_HINT_SIZE_BYTES],
                 self._identity.public_key,
                 self._certificates,
                 self._sequence,
@@ -128,13 +132,13 @@ class Envelopes:
             raise LocalProtocolError(
                 f"a {type(message).__name__} of {len(body)} bytes does not fit a datagram: pack fewer parts"
             )
-        return unsigned + self._identity.sign(_PREFIX + unsigned)
+        return unsigned + self._identity.sign(self._prefix + unsigned)
 
     def open(self, data: bytes, now: float) -> Opened:
         """Check a datagram and return what it carries.
 
         Raises:
-            RemoteProtocolError: One of its kinds, by what is wrong; nothing was changed.
+            RemoteProtocolError: One of its kinds, by what is wrong.
         """
         if not data.startswith(self._head) or len(data) > DATAGRAM_SIZE_BYTES_MAX:
             raise self._explain(data)
@@ -145,10 +149,10 @@ class Envelopes:
                 f"a datagram {now_ms - time_ms} ms old by our clock: check the clocks of both peers"
             )
         sender = PeerId.from_public_key(public_key)
-        self._replay.check(sender, sequence, time_ms)
-        verify(public_key, _PREFIX + data[:-SIGNATURE_SIZE_BYTES], signature)
-        self._replay.advance(sender, sequence, time_ms)
+        self._replay.check(sender, sequence, now_ms - self._window_ms)
+        verify(public_key, self._prefix + data[:-SIGNATURE_SIZE_BYTES], signature)
         self._check_member(public_key, certificates, now)
+        self._replay.advance(sender, sequence, time_ms)
         message, statements = decode_signed(body)
         for statement in statements:
             self._verifier.verify_statement(statement)

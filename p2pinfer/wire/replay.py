@@ -2,8 +2,9 @@
 
 The window is that of IPsec (RFC 4303, section 3.4.3): the highest number seen and a bitmap of those below.
 `check` changes nothing; `advance` is called once the signature was found good, so that a forger cannot move
-a window. Memory is bounded: the sender heard least recently is forgotten, and from then on its time is the
-floor under which unknown senders are refused, so that nothing of its past can be said again.
+a window. Memory is bounded: a sender is forgotten only once all that it said lies outside the time window,
+where it is refused for its age. Until then newcomers are turned away, so that a crowd of made-up senders
+cannot push out those that are known.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class ReplayWindow:
     Invariant: the lowest bit of a sender's bitmap stands for its highest number, and is set.
     """
 
-    __slots__ = ("_floor_ms", "_mask", "_senders", "_senders_count_max", "_window_count")
+    __slots__ = ("_mask", "_senders", "_senders_count_max", "_window_count")
 
     def __init__(self, window_count: int = WINDOW_COUNT, senders_count_max: int = SENDERS_COUNT_MAX) -> None:
         if window_count < 1 or senders_count_max < 1:
@@ -36,21 +37,25 @@ class ReplayWindow:
         self._mask = (1 << window_count) - 1
         self._senders_count_max = senders_count_max
         self._senders: OrderedDict[PeerId, tuple[int, int, int]] = OrderedDict()
-        self._floor_ms = -1
 
     def __len__(self) -> int:
         return len(self._senders)
 
-    def check(self, sender: PeerId, sequence: int, time_ms: int) -> None:
-        """Refuse what was seen, or is too old to tell.
+    def check(self, sender: PeerId, sequence: int, oldest_ms: int) -> None:
+        """Refuse what was seen, or what could not be remembered. Changes nothing.
+
+        Args:
+            sender: Who claims to have sent it.
+            sequence: Its number.
+            oldest_ms: The earliest time that a datagram may have now: older ones never reach this check.
 
         Raises:
-            ReplayError: This sender's number was seen before or lies below its window.
+            ReplayError: Seen before, below the sender's window, or an unknown sender while there is no room.
         """
         known = self._senders.get(sender)
         if known is None:
-            if time_ms <= self._floor_ms:
-                raise ReplayError("an unknown sender's datagram from before the time that is remembered")
+            if len(self._senders) >= self._senders_count_max and not self._oldest_is_stale(oldest_ms):
+                raise ReplayError(f"more than {self._senders_count_max} senders at a time")
             return
         highest, seen, _ = known
         age = highest - sequence
@@ -60,13 +65,12 @@ class ReplayWindow:
             raise ReplayError(f"sequence {sequence} was seen before")
 
     def advance(self, sender: PeerId, sequence: int, time_ms: int) -> None:
-        """Remember a number that `check` let pass and whose signature was good."""
+        """Remember a number that `check` let pass and whose sender proved itself."""
         known = self._senders.get(sender)
         if known is None:
+            if len(self._senders) >= self._senders_count_max:
+                self._senders.popitem(last=False)
             self._senders[sender] = (sequence, 1, time_ms)
-            if len(self._senders) > self._senders_count_max:
-                _, (_, _, forgotten_ms) = self._senders.popitem(last=False)
-                self._floor_ms = max(self._floor_ms, forgotten_ms)
             return
         highest, seen, latest_ms = known
         if sequence > highest:
@@ -78,3 +82,8 @@ class ReplayWindow:
             seen |= 1 << (highest - sequence)
         self._senders[sender] = (highest, seen, max(latest_ms, time_ms))
         self._senders.move_to_end(sender)
+
+    def _oldest_is_stale(self, oldest_ms: int) -> bool:
+        """Whether all that the sender heard least recently ever said is refused for its age by now."""
+        _, _, latest_ms = next(iter(self._senders.values()))
+        return latest_ms < oldest_ms

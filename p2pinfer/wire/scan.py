@@ -10,10 +10,20 @@ from p2pinfer.errors import DecodeError
 
 __all__ = ["check_shape"]
 
-_FIXED = {0xC0: 1, 0xC2: 1, 0xC3: 1, 0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}
-_FIXED |= {0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9}
 _LENGTH_SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
 _ARRAYS = {0xDC: 2, 0xDD: 4}
+_FIXED = {0xC0: 1, 0xC2: 1, 0xC3: 1, 0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}
+_FIXED |= {0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9}
+
+
+def _step_of(head: int) -> int:
+    """How far the next value is where the first byte alone says so, else 0."""
+    if head < 0x80 or head >= 0xE0:
+        return 1
+    return 1 + (head & 0x1F) if 0xA0 <= head < 0xC0 else _FIXED.get(head, 0)
+
+
+_STEPS = tuple(_step_of(head) for head in range(256))
 
 
 def check_shape(data: bytes | bytearray | memoryview, items_max: int, depth_max: int) -> None:
@@ -25,21 +35,18 @@ def check_shape(data: bytes | bytearray | memoryview, items_max: int, depth_max:
         DecodeError: Too many values, too deep, or a kind of value that the protocol does not use.
     """
     position, end = 0, len(data)
-    room = items_max - 1
-    waiting = [1]
+    left, room = 1, items_max - 1
+    outer: list[int] = []
     while position < end:
-        while waiting and not waiting[-1]:
-            waiting.pop()
-        if not waiting:
-            return
-        waiting[-1] -= 1
+        while not left:
+            if not outer:
+                return
+            left = outer.pop()
+        left -= 1
         head = data[position]
-        if head < 0x80 or head >= 0xE0:
-            position += 1
-        elif 0xA0 <= head < 0xC0:
-            position += 1 + (head & 0x1F)
-        elif head in _FIXED:
-            position += _FIXED[head]
+        step = _STEPS[head]
+        if step:
+            position += step
         elif head in _LENGTH_SIZES:
             width = _LENGTH_SIZES[head]
             position += 1 + width + int.from_bytes(data[position + 1 : position + 1 + width], "big")
@@ -49,9 +56,10 @@ def check_shape(data: bytes | bytearray | memoryview, items_max: int, depth_max:
             room -= count
             if room < 0:
                 raise DecodeError(f"a message that unfolds into more than {items_max} values")
-            if len(waiting) > depth_max:
+            outer.append(left)
+            if len(outer) > depth_max:
                 raise DecodeError(f"a message with more than {depth_max} arrays inside each other")
-            waiting.append(count)
+            left = count
             position += 1 + width
         else:
             raise DecodeError(f"maps and extensions are not part of the protocol (byte 0x{head:02x})")
