@@ -1,0 +1,482 @@
+"""SWIM: every member learns in seconds who joins, dies and leaves, at a cost that does not grow with n.
+
+Rules:
+
+1. In each period one member is probed; if it stays silent to a Ping and to k helpers it is suspected, and
+   dead when the suspicion runs out unrefuted (SWIM 3.1, 4.2; Lifeguard IV-B).
+2. News rides on probes and on gossip rounds (SWIM 4.1). Whoever is thought suspect or dead is told so first,
+   in whatever is sent to it (Lifeguard IV-C, "buddy system"), and refutes with a record of its own.
+3. What gossip misses, state exchanges over streams repair; what a partition split, pings to the remembered
+   dead find again.
+
+Departures from SWIM: everything said is signed by whom it concerns or by who accuses; dead is not for ever
+(see `member`); records expire, so a member that cannot renew its own is suspected; a peer that was stopped
+blames nobody for what it did not hear.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from p2pinfer.effects import Effect, Message, Notify, Send
+from p2pinfer.ids import Contact, Endpoint, PeerId
+from p2pinfer.swim.config import SwimConfig, stretch
+from p2pinfer.swim.dissemination import retransmit_limit
+from p2pinfer.swim.joining import JoinTargets
+from p2pinfer.swim.member import MemberState, MemberView
+from p2pinfer.swim.members import MemberTable
+from p2pinfer.swim.membership import Membership
+from p2pinfer.swim.news import Joined, JoinFailed, RoundTrip
+from p2pinfer.swim.own import OwnRecord, first_record
+from p2pinfer.swim.probe import Errand, Probe, Prober
+from p2pinfer.wire.messages.records import Holding, PeerRecord, Sign
+from p2pinfer.wire.messages.swim import (
+    Accusation,
+    Ack,
+    Gossip,
+    IndirectAck,
+    Nack,
+    Ping,
+    PingRequest,
+    StateReply,
+    StateRequest,
+)
+
+__all__ = ["SwimCore"]
+
+_WARNINGS_PER_ROUND_COUNT = 8
+"""Members accused in a state exchange that are asked in one gossip interval: at 0.2 s, forty a second."""
+
+
+class _Timer(enum.Enum):
+    """The regular work; each has one next time."""
+
+    PROBE = "probe"
+    GOSSIP = "gossip"
+    SYNC = "sync"
+    ANNOUNCE = "announce"
+    SWEEP = "sweep"
+
+
+class SwimCore:
+    """One peer's part in the membership of its swarm. It is a member from the start, if a lonely one."""
+
+    def __init__(
+        self,
+        *,
+        public_key: bytes,
+        endpoint: Endpoint,
+        config: SwimConfig,
+        rng: random.Random,
+        sign: Sign,
+        now: float,
+        incarnation: int | None = None,
+    ) -> None:
+        first = first_record(public_key, endpoint, int(now * 1000) if incarnation is None else incarnation)
+        own = OwnRecord(first, config, rng, sign)
+        self._config = config
+        self._rng = rng
+        self._members = Membership(own, config, MemberTable(config.member_count_max, rng), sign)
+        self._prober = Prober(config, rng.getrandbits(32))
+        self._targets = JoinTargets(config, rng)
+        self._called_at = now
+        self._has_joined = False
+        self._replies_left = config.sync_reply_count_max
+        self._may_ask_stranger = True
+        self._timers: dict[_Timer, float] = {}
+        self._start_timers(now)
+        own.sign(now, 1)
+
+    # ------------------------------------------------------------------ commands
+
+    def join(self, endpoints: Sequence[Endpoint], now: float) -> list[Effect]:
+        """Find the swarm at these endpoints; they are tried until one answers, and kept for bad times."""
+        if self._members.own.is_leaving:
+            self._members.own.set_leaving(False, now)
+            self._start_timers(now)
+        for endpoint in endpoints:
+            if endpoint != self.record.endpoint:
+                self._targets.add(endpoint, now)
+        self._has_joined = False
+        return self.tick(now)
+
+    def leave(self, now: float) -> list[Effect]:
+        """Say goodbye. Afterwards run the core until `has_left`, so that the word gets around."""
+        self._members.own.set_leaving(True, now)
+        self._members.fall_silent()
+        self._prober.abandon()
+        self._targets.settle()
+        for timer in (_Timer.PROBE, _Timer.SYNC, _Timer.ANNOUNCE, _Timer.SWEEP):
+            self._timers.pop(timer, None)
+        return self.tick(now)
+
+    def set_holding(self, holding: Holding | None, now: float) -> list[Effect]:
+        """Tell the swarm what this peer serves; repeated changes are gathered into one record a second."""
+        self._members.own.set_holding(holding, now)
+        return self.tick(now)
+
+    def suspect(self, peer: PeerId, now: float) -> list[Effect]:
+        """Another part of this peer saw a connection to `peer` break: probe it now, whoever's turn it is."""
+        return self._probe(peer, now)
+
+    def merge_hint(self, contacts: Sequence[Contact], now: float) -> list[Effect]:
+        """Contacts that may be members, from the DHT or a cache: a few unknown ones are asked."""
+        effects: list[Effect] = []
+        unknown = [
+            each
+            for each in contacts
+            if each.peer != self._id
+            and each.endpoint != self.record.endpoint
+            and self._members.table.active(each.peer) is None
+        ]
+        for contact in self._rng.sample(unknown, min(len(unknown), self._config.announce_count)):
+            if contact.peer is None:
+                self._targets.add(contact.endpoint, now)
+            else:
+                effects += self._ping_stranger(contact, now)
+        return effects + self.tick(now)
+
+    # ------------------------------------------------------------------ queries
+
+    @property
+    def record(self) -> PeerRecord:
+        """This peer's record now in force."""
+        return self._members.own.record
+
+    @property
+    def has_left(self) -> bool:
+        """Whether `leave` was called and the word has been told as often as it should be."""
+        own = self._members.own
+        return own.is_leaving and own.record.leaving and self.deadline is None
+
+    def members(self) -> tuple[MemberView, ...]:
+        """Everybody remembered, this peer included, in the order of their ids."""
+        own = MemberView(self.record, MemberState.LEFT if self.record.leaving else MemberState.ALIVE)
+        views = {peer: MemberView(each.record, each.state) for peer, each in self._members.table}
+        views[self._id] = own
+        return tuple(views[peer] for peer in sorted(views))
+
+    def alive(self) -> tuple[PeerRecord, ...]:
+        """The records of this peer and of all members neither dead nor gone, in the order of their ids."""
+        return tuple(view.record for view in self.members() if view.state.is_active)
+
+    def statistics(self) -> Mapping[str, Any]:
+        """Counters by name, and gauges: `members_*` by state, `queue_count`, `errand_count`."""
+        counts = {f"members_{state.name.lower()}": 0 for state in MemberState}
+        for _, member in self._members.table:
+            counts[f"members_{member.state.name.lower()}"] += 1
+        return {
+            **self._members.counters,
+            **counts,
+            "queue_count": len(self._members.queue),
+            "errand_count": self._prober.errand_count,
+            "incarnation": self.record.incarnation,
+        }
+
+    # ------------------------------------------------------------------ time
+
+    @property
+    def deadline(self) -> float | None:
+        """When `tick` wants to be called."""
+        if self._members.own.is_leaving:
+            return self._timers[_Timer.GOSSIP] if self._members.queue else None
+        times = [at for timer, at in self._timers.items() if timer is not _Timer.GOSSIP]
+        times.append(self._members.own.deadline)
+        if self._members.queue or self._members.to_warn:
+            times.append(self._timers[_Timer.GOSSIP])
+        for other in (self._members.deadline, self._prober.deadline, self._targets.deadline):
+            if other is not None:
+                times.append(other)
+        return min(times)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Do what is due."""
+        self._notice_lag(now)
+        self._maybe_renew(now)
+        effects: list[Effect] = []
+        if not self._members.own.is_leaving:
+            effects += self._finish_probes(now)
+            effects += self._members.expire(now)
+            effects += self._try_targets(now)
+        for timer, work in self._work().items():
+            if timer in self._timers and self._timers[timer] <= now:
+                effects += work(now)
+        return effects
+
+    def receive(self, sender: Contact, message: Message, now: float) -> list[Effect]:
+        """Take one message; see `wire/messages/swim.py` for what each means."""
+        if sender.peer is None or sender.peer == self._id:
+            self._count("messages_ignored")
+            return []
+        self._notice_lag(now)
+        incarnation = self.record.incarnation
+        effects = self._handle(sender, message, now)
+        self._maybe_renew(now)
+        if self.record.incarnation != incarnation and isinstance(message, Ack | Gossip):
+            # The sender had us wrong: tell it at once, it may be on the far side of a healed partition.
+            effects.append(Send(sender, self._pack(sender.peer, self.record)))
+        return effects
+
+    def disconnected(self, contact: Contact, now: float) -> list[Effect]:
+        """A stream could not be opened or broke: a join target is tried later, a member probed at once."""
+        if contact.peer is not None and self._members.table.active(contact.peer) is not None:
+            return self._probe(contact.peer, now)
+        if self._targets.on_failure(contact.endpoint, now):
+            return [Notify(JoinFailed(contact.endpoint, "nobody answers there"))]
+        return []
+
+    # ------------------------------------------------------------------ messages
+
+    def _handle(self, sender: Contact, message: Message, now: float) -> list[Effect]:
+        match message:
+            case Ping():
+                return self._on_ping(sender, message, now)
+            case Ack():
+                return self._on_ack(sender, message, now)
+            case Gossip():
+                return self._merge_gossip(message, now)
+            case PingRequest():
+                return self._on_ping_request(sender, message, now)
+            case IndirectAck():
+                if self._prober.on_indirect_ack(message.sequence, sender.peer) is None:
+                    self._count("acks_late")
+                return []
+            case Nack():
+                if not self._prober.on_nack(message.sequence, sender.peer):
+                    self._count("acks_late")
+                return []
+            case StateRequest():
+                return self._on_state_request(sender, message, now)
+            case StateReply():
+                return self._on_state_reply(sender, message, now)
+            case _:
+                self._count("messages_ignored")
+                return []
+
+    def _on_ping(self, sender: Contact, ping: Ping, now: float) -> list[Effect]:
+        effects = self._merge_gossip(ping.gossip, now)
+        self._maybe_renew(now)  # a refutation belongs into this very answer
+        effects.append(Send(sender, Ack(sequence=ping.sequence, gossip=self._pack(sender.peer))))
+        stranger = sender.peer is not None and self._members.table.get(sender.peer) is None
+        if stranger and self._may_ask_stranger and not self._members.own.is_leaving:
+            self._may_ask_stranger = False  # one in a period: it knows us, so we should know it
+            effects.append(self._request_state(sender, now))
+        return effects
+
+    def _on_ack(self, sender: Contact, ack: Ack, now: float) -> list[Effect]:
+        effects = self._merge_gossip(ack.gossip, now)
+        answered = self._prober.on_ack(ack.sequence, sender.peer)
+        if isinstance(answered, Probe):
+            if sender.peer is not None and answered.blames:
+                effects.append(Notify(RoundTrip(sender.peer, now - answered.started)))
+            elif not answered.blames:  # back from the dead, or never met: it may know many that we do not
+                effects.append(self._request_state(sender, now))
+        elif isinstance(answered, Errand):
+            answer = IndirectAck(sequence=answered.requester_sequence)
+            effects.append(Send(answered.requester, answer))
+        else:
+            self._count("acks_late")
+        return effects
+
+    def _on_ping_request(self, sender: Contact, request: PingRequest, now: float) -> list[Effect]:
+        member = self._members.table.get(request.target)
+        errand = None
+        if member is not None:
+            errand = self._prober.begin_errand(sender, request.sequence, request.target, now)
+        if member is None or errand is None:
+            self._count("errands_refused")
+            return [Send(sender, Nack(sequence=request.sequence))]
+        ping = Ping(sequence=errand, gossip=self._pack(request.target))
+        return [Send(member.record.contact, ping)]
+
+    def _on_state_request(self, sender: Contact, request: StateRequest, now: float) -> list[Effect]:
+        effects = self._members.merge_state(request.records, request.accusations, now)
+        self._maybe_renew(now)
+        if self._replies_left <= 0:
+            self._count("sync_refused")
+            return effects
+        self._replies_left -= 1
+        records, accusations = self._members.state(now)
+        effects.append(Send(sender, StateReply(records=records, accusations=accusations)))
+        return effects
+
+    def _on_state_reply(self, sender: Contact, reply: StateReply, now: float) -> list[Effect]:
+        effects = self._members.merge_state(reply.records, reply.accusations, now)
+        self._targets.settle()
+        if not self._has_joined:
+            self._has_joined = True
+            effects.append(Notify(Joined(self._members.member_count)))
+        return effects
+
+    def _merge_gossip(self, gossip: Gossip, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for record in gossip.records:
+            effects += self._members.merge_record(record, now)
+        for accusation in gossip.accusations:
+            effects += self._members.merge_accusation(accusation, now)
+        return effects
+
+    # ------------------------------------------------------------------ regular work
+
+    def _work(self) -> dict[_Timer, Callable[[float], list[Effect]]]:
+        return {
+            _Timer.PROBE: self._begin_period,
+            _Timer.SYNC: self._sync,
+            _Timer.ANNOUNCE: self._announce,
+            _Timer.SWEEP: self._sweep,
+            _Timer.GOSSIP: self._gossip,  # last, so that it tells what the others found
+        }
+
+    def _begin_period(self, now: float) -> list[Effect]:
+        self._timers[_Timer.PROBE] = now + self._config.probe_interval_s
+        self._replies_left = self._config.sync_reply_count_max
+        self._may_ask_stranger = True
+        target = self._members.table.next_to_probe()
+        return [] if target is None else self._probe(target, now)
+
+    def _gossip(self, now: float) -> list[Effect]:
+        if not self._members.queue and not self._members.to_warn:
+            return []  # keeps its time, so that the next news goes out at once
+        self._timers[_Timer.GOSSIP] = now + self._config.gossip_interval_s
+        effects: list[Effect] = []
+        for peer in list(self._members.to_warn)[:_WARNINGS_PER_ROUND_COUNT]:
+            del self._members.to_warn[peer]
+            effects += self._probe(peer, now)
+        for peer in self._members.table.choose_active(self._config.gossip_count):
+            if self._members.queue:
+                effects.append(self._send(peer, self._pack(peer)))
+        if self._members.table.active_count == 0:
+            self._members.queue.clear()  # nobody to tell; a join exchanges everything
+        return effects
+
+    def _sync(self, now: float) -> list[Effect]:
+        interval_s = self._config.sync_interval_s * stretch(self._members.member_count)
+        self._timers[_Timer.SYNC] = now + interval_s * self._rng.uniform(0.75, 1.25)
+        return [
+            self._request_state(member.record.contact, now)
+            for peer in self._members.table.choose_active(1)
+            if (member := self._members.table.get(peer)) is not None
+        ]
+
+    def _announce(self, now: float) -> list[Effect]:
+        self._timers[_Timer.ANNOUNCE] = now + self._config.announce_interval_s * self._rng.uniform(0.75, 1.25)
+        effects: list[Effect] = []
+        for peer in self._members.table.choose_dead(self._config.announce_count):
+            member = self._members.table.get(peer)
+            if member is not None:
+                effects += self._ping_stranger(member.record.contact, now)
+        if self._members.table.active_count == 0:
+            self._targets.wake_all(now)
+            return effects + self._try_targets(now)
+        endpoint = self._targets.choose_sleeping(self._members.active_endpoints())
+        if endpoint is not None:
+            effects.append(self._request_state(Contact(None, endpoint), now))
+        return effects
+
+    def _sweep(self, now: float) -> list[Effect]:
+        self._timers[_Timer.SWEEP] = now + self._sweep_interval_s
+        return self._members.sweep(now)
+
+    # ------------------------------------------------------------------ probes
+
+    def _probe(self, peer: PeerId, now: float) -> list[Effect]:
+        member = self._members.table.active(peer)
+        if member is None:
+            return []
+        probe = self._prober.begin(member.record.contact, member.record.incarnation, now)
+        if probe is None:
+            return []
+        return [Send(probe.target, Ping(sequence=probe.sequence, gossip=self._pack(peer)))]
+
+    def _ping_stranger(self, contact: Contact, now: float) -> list[Effect]:
+        """Ping whoever is no active member: silence means nothing, an answer begins a state exchange."""
+        probe = self._prober.begin(contact, 0, now, blames=False)
+        if probe is None:
+            return []
+        return [Send(contact, Ping(sequence=probe.sequence, gossip=self._pack(contact.peer, self.record)))]
+
+    def _finish_probes(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for probe in self._prober.due_for_helpers(now):
+            probe.helpers = self._members.table.choose_active(
+                self._config.helper_count, but=probe.target.peer
+            )
+            if probe.target.peer is not None:
+                request = PingRequest(sequence=probe.sequence, target=probe.target.peer)
+                effects += [self._send(helper, request) for helper in probe.helpers]
+        for probe in self._prober.take_failed(now):
+            if probe.blames and probe.target.peer is not None:
+                self._count("probes_failed")
+                effects += self._members.accuse(probe.target.peer, probe.incarnation, now)
+        for errand in self._prober.due_for_nack(now):
+            effects.append(Send(errand.requester, Nack(sequence=errand.requester_sequence)))
+        return effects
+
+    def _notice_lag(self, now: float) -> None:
+        """Blame nobody for a silence in which this peer itself was stopped or starved.
+
+        Departure from SWIM. A suspended laptop would otherwise accuse the whole swarm when it wakes.
+        """
+        deadline = self.deadline
+        lag_s = 0.0 if deadline is None else now - max(deadline, self._called_at)
+        self._called_at = now
+        if lag_s > self._config.probe_timeout_s:
+            self._count("lags")
+            self._prober.abandon()
+            self._members.postpone_suspicions(lag_s)
+            if _Timer.SWEEP in self._timers:  # let renewals that wait outside come in first
+                self._timers[_Timer.SWEEP] = now + self._sweep_interval_s
+
+    # ------------------------------------------------------------------ small parts
+
+    @property
+    def _id(self) -> PeerId:
+        return self._members.own.peer
+
+    @property
+    def _sweep_interval_s(self) -> float:
+        return self._config.record_lifetime_s / 20
+
+    def _start_timers(self, now: float) -> None:
+        """Each at a random phase: a swarm started by one script must not probe in step."""
+        for timer, interval_s in (
+            (_Timer.PROBE, self._config.probe_interval_s),
+            (_Timer.SYNC, self._config.sync_interval_s),
+            (_Timer.ANNOUNCE, self._config.announce_interval_s),
+            (_Timer.SWEEP, self._sweep_interval_s),
+        ):
+            self._timers[timer] = now + self._rng.uniform(0, interval_s)
+        self._timers[_Timer.GOSSIP] = now
+
+    def _maybe_renew(self, now: float) -> None:
+        own = self._members.own
+        if own.deadline <= now and not (own.is_leaving and own.record.leaving):
+            self._members.renew_own(now)
+
+    def _try_targets(self, now: float) -> list[Effect]:
+        return [self._request_state(Contact(None, each), now) for each in self._targets.take_due(now)]
+
+    def _request_state(self, to: Contact, now: float) -> Send:
+        records, accusations = self._members.state(now)
+        return Send(to, StateRequest(records=records, accusations=accusations))
+
+    def _send(self, peer: PeerId, message: Message) -> Send:
+        member = self._members.table.get(peer)
+        if member is None:
+            raise KeyError(peer)
+        return Send(member.record.contact, message)
+
+    def _pack(self, to: PeerId | None, *first: PeerRecord) -> Gossip:
+        """Gossip for `to`: the accusation against it, if there is one, then what is most urgent to tell."""
+        accused = self._members.table.get(to) if to is not None else None
+        word: tuple[Accusation, ...] = (accused.accusation,) if accused and accused.accusation else ()
+        limit = retransmit_limit(self._config.retransmit_factor, self._members.member_count)
+        return self._members.queue.pack(
+            self._config.datagram_body_bytes_max, limit, to, first=(*word, *first)
+        )
+
+    def _count(self, name: str) -> None:
+        self._members.counters[name] += 1

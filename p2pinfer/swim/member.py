@@ -1,0 +1,80 @@
+"""One member as this peer sees it, and the one rule that says which of two claims about it stands.
+
+Rules:
+
+1. Claims about a member are ordered by incarnation first, then by state: alive < suspect < dead < left. Any
+   two claims can be compared, so members that heard the same statements in whatever order believe the same.
+2. Only the member itself raises its incarnation, by signing a record. An accusation speaks of the incarnation
+   that its accuser saw and never runs ahead of a record.
+
+Departures from SWIM (4.2): there "dead" overrides every incarnation, for ever. Here a higher incarnation is
+proof of life after that death, so a healed partition and a restart need no new identity (as in memberlist).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from p2pinfer.wire.messages.records import PeerRecord
+from p2pinfer.wire.messages.swim import Accusation
+
+__all__ = ["Claim", "Member", "MemberState", "MemberView", "supersedes"]
+
+
+class MemberState(enum.IntEnum):
+    """What is thought of a member; of two claims about one incarnation the greater state stands."""
+
+    ALIVE = 0
+    SUSPECT = 1
+    DEAD = 2
+    LEFT = 3
+
+    @property
+    def is_active(self) -> bool:
+        """Whether such a member is probed, gossiped to and counted: a suspect is, until it is dead."""
+        return self <= MemberState.SUSPECT
+
+
+class Claim(NamedTuple):
+    """A member is said to have been in this state in this incarnation."""
+
+    incarnation: int
+    state: MemberState
+
+
+def supersedes(new: Claim, held: Claim) -> bool:
+    """Whether `new` replaces `held`: total, and never true both ways.
+
+    Source: SWIM 4.2, with the departure named above.
+    """
+    return new > held
+
+
+@dataclass(slots=True)
+class Member:
+    """What is held of one other member.
+
+    Invariant: `accusation` is there exactly where the state is SUSPECT or DEAD, and speaks of the record's
+    incarnation.
+    """
+
+    record: PeerRecord
+    state: MemberState
+    since: float
+    """When the member came to this state here."""
+    accusation: Accusation | None = None
+
+    @property
+    def claim(self) -> Claim:
+        """The claim that another has to supersede."""
+        return Claim(self.record.incarnation, self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """One member, for whoever asks: a copy that does not change."""
+
+    record: PeerRecord
+    state: MemberState

@@ -1,0 +1,278 @@
+"""What this peer believes of every member, and how statements of others change it.
+
+Rules:
+
+1. A record is its owner's own word and an accusation its accuser's: both were signature-checked before they
+   came here. `supersedes` alone decides whether a record replaces what is held.
+2. An accusation counts only against the very incarnation whose record is held. One of an older incarnation is
+   refuted already; one that runs ahead would let a liar force its victim to ever higher incarnations.
+3. Accusers must be known members, or made-up keys could confirm a suspicion.
+4. Word of a death that comes with a state exchange only suspects: both sides of a healed partition hold each
+   other dead, and the living must get their chance to refute first (as memberlist's push-pull does).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from p2pinfer.effects import Effect, Notify
+from p2pinfer.ids import Endpoint, PeerId
+from p2pinfer.swim.config import SwimConfig, stretch
+from p2pinfer.swim.dissemination import Dissemination
+from p2pinfer.swim.member import Claim, Member, MemberState, supersedes
+from p2pinfer.swim.members import MemberTable
+from p2pinfer.swim.news import MemberDead, MemberJoined, MemberLeft, MemberSuspected, MemberUpdated
+from p2pinfer.swim.own import OwnRecord
+from p2pinfer.swim.suspicion import Suspicion
+from p2pinfer.wire.messages.records import PeerRecord, Sign
+from p2pinfer.wire.messages.swim import STATE_ITEMS_COUNT_MAX, Accusation
+
+__all__ = ["Membership"]
+
+
+class Membership:
+    """Applies statements to the table and queues what others should hear.
+
+    Attributes:
+        own: This peer's record.
+        table: All other members.
+        queue: What is still to be told.
+        to_warn: Members accused in a state exchange; the core pings them with the accusation.
+        counters: What happened how often, by name.
+    """
+
+    def __init__(self, own: OwnRecord, config: SwimConfig, table: MemberTable, sign: Sign) -> None:
+        self._config = config
+        self._sign = sign
+        self._suspicions: dict[PeerId, Suspicion] = {}
+        self.own = own
+        self.table = table
+        self.queue = Dissemination()
+        self.to_warn: dict[PeerId, None] = {}
+        self.counters: Counter[str] = Counter()
+
+    @property
+    def member_count(self) -> int:
+        """Active members, this peer included: the n of every formula."""
+        return self.table.active_count + 1
+
+    @property
+    def deadline(self) -> float | None:
+        """When the next suspicion runs out."""
+        return min((each.deadline for each in self._suspicions.values()), default=None)
+
+    # ------------------------------------------------------------------ statements of others
+
+    def merge_record(self, record: PeerRecord, now: float) -> list[Effect]:
+        """Take in a record, from whomever it came."""
+        owner = record.owner
+        if owner == self.own.peer:
+            self._merge_own(record, now)
+            return []
+        if not self._is_acceptable(record, now):
+            return []
+        state = MemberState.LEFT if record.leaving else MemberState.ALIVE
+        member = self.table.get(owner)
+        if member is None:
+            return self._meet(owner, Member(record, state, now))
+        if not supersedes(Claim(record.incarnation, state), member.claim):
+            self.counters["records_stale"] += 1
+            return []
+        was = member.state
+        member.record, member.accusation = record, None
+        self._suspicions.pop(owner, None)
+        self.to_warn.pop(owner, None)
+        self.table.set_state(owner, member, state, now)
+        self.queue.add_record(owner, record)
+        if record.leaving:
+            return [Notify(MemberLeft(owner))] if was.is_active else []
+        return [Notify(MemberUpdated(record) if was.is_active else MemberJoined(record))]
+
+    def merge_accusation(self, accusation: Accusation, now: float, *, hearsay: bool = False) -> list[Effect]:
+        """Take in an accusation; `hearsay` if it came with a state exchange (rule 4)."""
+        accuser, accused = accusation.owner, accusation.accused
+        if accused == self.own.peer:
+            self._merge_accusation_of_self(accusation, now)
+            return []
+        member = self.table.get(accused)
+        if accuser in (accused, self.own.peer) or member is None or self.table.get(accuser) is None:
+            self.counters["accusations_ignored"] += 1
+            return []
+        if accusation.incarnation != member.record.incarnation or not member.state.is_active:
+            self.counters["accusations_stale"] += 1
+            return []
+        if accusation.dead and not hearsay:
+            return self._become_dead(accused, member, accusation, now)
+        return self._become_suspect(accused, member, accusation, now, hearsay=hearsay)
+
+    def merge_state(
+        self, records: Sequence[PeerRecord], accusations: Sequence[Accusation], now: float
+    ) -> list[Effect]:
+        """Take in what a state exchange brought.
+
+        A member unknown here and dead there is remembered as dead without ado: it is no news to anybody.
+        """
+        dead = {each.accused: each for each in accusations if each.dead}
+        effects: list[Effect] = []
+        for record in records:
+            word = dead.get(record.owner)
+            if word is not None and word.incarnation == record.incarnation:
+                self._remember_dead(record, word, now)
+            effects += self.merge_record(record, now)
+        for accusation in accusations:
+            effects += self.merge_accusation(accusation, now, hearsay=True)
+        return effects
+
+    # ------------------------------------------------------------------ statements of this peer
+
+    def accuse(self, peer: PeerId, incarnation: int, now: float) -> list[Effect]:
+        """Suspect a member, or confirm a suspicion, unless it made a newer record since."""
+        member = self.table.active(peer)
+        if member is None or member.record.incarnation != incarnation:
+            return []
+        return self._become_suspect(peer, member, self._signed_accusation(peer, member, dead=False), now)
+
+    def renew_own(self, now: float) -> None:
+        """Sign this peer's next record and tell it."""
+        record = self.own.sign(now, stretch(self.member_count))
+        self.queue.add_record(self.own.peer, record)
+
+    def expire(self, now: float) -> list[Effect]:
+        """Take those for dead whose suspicion ran out."""
+        effects: list[Effect] = []
+        for peer in [peer for peer, each in self._suspicions.items() if each.deadline <= now]:
+            member = self.table.active(peer)
+            if member is not None:
+                word = self._signed_accusation(peer, member, dead=True)
+                effects += self._become_dead(peer, member, word, now)
+        return effects
+
+    def sweep(self, now: float) -> list[Effect]:
+        """Suspect whose record ran out, and forget who has been dead or gone for long."""
+        effects: list[Effect] = []
+        for peer, member in list(self.table):
+            if member.state is MemberState.ALIVE and self._is_expired(member.record, now):
+                self.counters["records_expired"] += 1
+                effects += self.accuse(peer, member.record.incarnation, now)
+        self.counters["members_forgotten"] += self.table.forget(lambda member: self._is_over(member, now))
+        return effects
+
+    def postpone_suspicions(self, lag_s: float) -> None:
+        """This peer was stopped for that long: give every suspect the time back."""
+        for suspicion in self._suspicions.values():
+            suspicion.postpone(lag_s)
+
+    def fall_silent(self) -> None:
+        """Judge nobody and pass nothing on any more: this peer leaves."""
+        self._suspicions.clear()
+        self.to_warn.clear()
+        self.queue.clear()
+
+    # ------------------------------------------------------------------ what is held, for a state exchange
+
+    def state(self, now: float) -> tuple[tuple[PeerRecord, ...], tuple[Accusation, ...]]:
+        """All unexpired records, this peer's first, and the accusations behind suspects and deaths."""
+        records, accusations = [self.own.record], []
+        for _, member in self.table:
+            if not self._is_expired(member.record, now):
+                records.append(member.record)
+                if member.accusation is not None:
+                    accusations.append(member.accusation)
+        return tuple(records[:STATE_ITEMS_COUNT_MAX]), tuple(accusations[:STATE_ITEMS_COUNT_MAX])
+
+    def active_endpoints(self) -> set[Endpoint]:
+        """Where active members listen, this peer included."""
+        held = {member.record.endpoint for _, member in self.table if member.state.is_active}
+        return held | {self.own.record.endpoint}
+
+    # ------------------------------------------------------------------ how beliefs change
+
+    def _meet(self, owner: PeerId, member: Member) -> list[Effect]:
+        if not self.table.add(owner, member):
+            self.counters["members_refused"] += 1
+            return []
+        if member.state is MemberState.LEFT:  # kept only so that an older record cannot bring it back
+            return []
+        self.queue.add_record(owner, member.record)
+        return [Notify(MemberJoined(member.record))]
+
+    def _remember_dead(self, record: PeerRecord, word: Accusation, now: float) -> None:
+        owner = record.owner
+        known = self.table.get(owner) is not None or owner == self.own.peer
+        if not known and self._is_acceptable(record, now):
+            self.table.add(owner, Member(record, MemberState.DEAD, now, word))
+
+    def _become_suspect(
+        self, peer: PeerId, member: Member, accusation: Accusation, now: float, *, hearsay: bool = False
+    ) -> list[Effect]:
+        suspicion = self._suspicions.get(peer)
+        if suspicion is None:
+            self._suspicions[peer] = Suspicion(self._config, self.member_count, accusation.owner, now)
+        elif not suspicion.confirm(accusation.owner):
+            return []
+        if hearsay:  # asked directly: after a partition a flood of accusations would delay the refutations
+            self.to_warn[peer] = None
+        else:
+            self.queue.add_accusation(accusation.owner, accusation)
+        if member.state is MemberState.SUSPECT:
+            return []
+        member.accusation = accusation
+        self.table.set_state(peer, member, MemberState.SUSPECT, now)
+        return [Notify(MemberSuspected(peer))]
+
+    def _become_dead(self, peer: PeerId, member: Member, word: Accusation, now: float) -> list[Effect]:
+        self._suspicions.pop(peer, None)
+        self.to_warn.pop(peer, None)
+        member.accusation = word
+        self.table.set_state(peer, member, MemberState.DEAD, now)
+        self.queue.add_accusation(word.owner, word)
+        return [Notify(MemberDead(peer))]
+
+    def _merge_own(self, record: PeerRecord, now: float) -> None:
+        own = self.own.record
+        if record.incarnation < own.incarnation or record == own:
+            return
+        # An earlier life of this peer, whose clock was ahead, or a second process with the same key.
+        self.counters["own_record_conflicts"] += 1
+        if self._is_timely(record.incarnation, now):
+            self.own.refute(record.incarnation, now)
+
+    def _merge_accusation_of_self(self, accusation: Accusation, now: float) -> None:
+        if accusation.incarnation == self.own.record.incarnation and not self.own.is_leaving:
+            self.counters["refutations"] += 1
+            self.own.refute(accusation.incarnation, now)
+
+    def _signed_accusation(self, peer: PeerId, member: Member, *, dead: bool) -> Accusation:
+        return self._sign(
+            Accusation(
+                public_key=self.own.record.public_key,
+                accused=peer,
+                incarnation=member.record.incarnation,
+                dead=dead,
+            )
+        )
+
+    # ------------------------------------------------------------------ what is believable
+
+    def _is_acceptable(self, record: PeerRecord, now: float) -> bool:
+        if not record.is_plausible or not self._is_timely(record.incarnation, now):
+            self.counters["records_implausible"] += 1
+            return False
+        if self._is_expired(record, now):
+            self.counters["records_expired_refused"] += 1
+            return False
+        return True
+
+    def _is_timely(self, incarnation: int, now: float) -> bool:
+        """Incarnations follow the clock: one from the future would outlive every honest one."""
+        return incarnation <= (now + self._config.clock_skew_s_max) * 1000
+
+    def _is_expired(self, record: PeerRecord, now: float) -> bool:
+        return record.expires_ms < (now - self._config.clock_skew_s_max) * 1000
+
+    def _is_over(self, member: Member, now: float) -> bool:
+        """Whether a member need not be remembered: no record of it can come back to life by itself."""
+        if not self._is_expired(member.record, now):
+            return False
+        return member.state is MemberState.LEFT or member.since + self._config.remember_dead_s <= now
