@@ -1,0 +1,95 @@
+"""The answering half of the DHT: what others may ask of this peer, and what they may not.
+
+Rules:
+
+1. To an address that proved nothing we send no more bytes than came from it, so nobody can turn us against
+   the owner of an address (BEP-5's token; the padding is QUIC's, RFC 9000, section 8.1).
+2. A record is kept only for somebody who proved its address, and only within the quotas.
+3. Each peer's questions are limited; above that they are dropped unanswered, and it will ask again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from p2pinfer.dht.config import DhtConfig
+from p2pinfer.dht.limits import RateLimit
+from p2pinfer.dht.packing import pack
+from p2pinfer.dht.store import RecordStore
+from p2pinfer.dht.table import RoutingTable
+from p2pinfer.dht.tokens import TokenIssuer
+from p2pinfer.effects import Effect, Message, Send
+from p2pinfer.ids import Contact, PeerId
+from p2pinfer.wire.codec import encoded_size
+from p2pinfer.wire.messages.dht import DhtPing, DhtPong, FindNodes, FoundNodes, Stored, StoreRecord
+
+__all__ = ["Answers"]
+
+
+class Answers:
+    """Answers questions out of a table and a store."""
+
+    def __init__(
+        self, table: RoutingTable, store: RecordStore, config: DhtConfig, rng: random.Random, now: float
+    ) -> None:
+        self._table = table
+        self._store = store
+        self._config = config
+        self._rng = rng
+        self._issuer = TokenIssuer(config.answer.token_interval_s, rng, now)
+        self._limit = RateLimit(config.answer)
+        self.counters: Counter[str] = Counter()
+
+    def receive(self, sender: Contact, peer: PeerId, message: Message, now: float) -> list[Effect]:
+        """Answer one question."""
+        if not self._limit.allows(peer, now):
+            self.counters["questions_over_rate"] += 1
+            return []
+        self.counters["questions"] += 1
+        match message:
+            case DhtPing():
+                return [Send(sender, DhtPong(message.query))]
+            case FindNodes():
+                return self._on_find_nodes(sender, message, now)
+            case StoreRecord():
+                return self._on_store_record(sender, message, now)
+            case _:
+                return []
+
+    def _on_find_nodes(self, sender: Contact, message: FindNodes, now: float) -> list[Effect]:
+        limits = self._config.answer
+        is_proved = self._issuer.is_good(message.token, sender, now)
+        contacts = self._table.nearest(message.key, self._config.k, but=sender.peer)
+        records = self._store.get(message.key, now) if message.records else []
+        # Where not all fit, each answer has others, so that all holders together tell of all records.
+        self._rng.shuffle(records)
+        size_bytes_max = limits.body_size_bytes_max
+        if not is_proved:
+            size_bytes_max = min(size_bytes_max, encoded_size(message))
+        pages, is_cut = pack(contacts, records, size_bytes_max, limits.pages_count_max if is_proved else 1)
+        is_bad_token = bool(message.token) and not is_proved
+        self.counters["bad_tokens"] += is_bad_token
+        has_more = is_cut and not is_proved and (is_bad_token or len(pages[0].records) < len(records))
+        token = self._issuer.issue(sender, now)
+        return [
+            Send(
+                sender,
+                FoundNodes(
+                    query=message.query,
+                    page=index,
+                    page_count=len(pages),
+                    token=token,
+                    again=has_more,
+                    contacts=tuple(page.contacts),
+                    records=tuple(page.records),
+                ),
+            )
+            for index, page in enumerate(pages)
+        ]
+
+    def _on_store_record(self, sender: Contact, message: StoreRecord, now: float) -> list[Effect]:
+        if not self._issuer.is_good(message.token, sender, now):
+            self.counters["bad_tokens"] += 1
+            return [Send(sender, Stored(message.query, "token"))]
+        return [Send(sender, Stored(message.query, self._store.put(message.record, now)))]

@@ -1,0 +1,187 @@
+"""The DHT's settings, in four parts; every default has its unit and its source.
+
+Sources by short name: [K] Kademlia, Maymounkov and Mazieres 2002; [BEP-5], [BEP-44] mainline DHT; [discv5]
+Ethereum node discovery; [libp2p] go- and rust-libp2p; [hivemind] its `dht/node.py`; [RFC 6298] TCP's timer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from p2pinfer.errors import ConfigError
+from p2pinfer.wire.messages.dht import CONTACTS_COUNT_MAX, PAGES_COUNT_MAX
+
+__all__ = ["AnswerConfig", "DhtConfig", "QueryConfig", "RecordConfig", "TableConfig"]
+
+
+def _require(holds: bool, rule: str) -> None:
+    if not holds:
+        raise ConfigError(f"DHT setting: {rule}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryConfig:
+    """How long a question and a lookup may take."""
+
+    timeout_initial_s: float = 1.0
+    """Wait for an answer before any round trip is known, seconds. [RFC 6298] section 2.1."""
+    timeout_s_min: float = 0.05
+    """Never wait less, seconds: below it a scheduler's pause looks like a loss."""
+    timeout_s_max: float = 5.0
+    """Never wait longer for one attempt, seconds; the whole wait of PyPI kademlia's rpcudp."""
+    attempts_max: int = 3
+    """Datagrams sent before a question has failed: at 10 % loss each way 3 leave 0.7 % false failures."""
+    lookup_s_max: float = 30.0
+    """A lookup ends after this many seconds with what it has; py-libp2p's limit ([libp2p] rust: 60)."""
+    lookup_queries_max: int = 200
+    """Peers asked by one lookup at most: k + O(log n) suffice (20 to 41 measured with half of all dead)."""
+    lookups_count_max: int = 64
+    """Lookups that run at one time; more are refused as overload."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.timeout_s_min <= self.timeout_initial_s, "0 < timeout_s_min <= timeout_initial_s")
+        _require(self.timeout_initial_s <= self.timeout_s_max, "timeout_initial_s <= timeout_s_max")
+        _require(self.timeout_s_max <= self.lookup_s_max, "timeout_s_max <= lookup_s_max")
+        _require(1 <= self.attempts_max <= 10, f"attempts_max is 1 to 10, not {self.attempts_max}")
+        _require(self.lookup_queries_max >= 1, "lookup_queries_max is at least 1")
+        _require(self.lookups_count_max >= 2, "lookups_count_max is at least 2: one is for upkeep")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableConfig:
+    """Who stays in the table, and how it is kept fresh."""
+
+    failures_replace_count: int = 2
+    """Failed questions in a row after which a waiting contact takes the place; "ping twice" of [BEP-5]."""
+    failures_forget_count: int = 8
+    """Failed questions in a row after which a contact goes although nobody waits for its place: [K] 4.1
+    keeps stale contacts of a bucket that is not full, so that a cut cable here does not empty the table."""
+    backoff_s: float = 5.0
+    """A contact is left alone after its first failure for this long, seconds; doubles. [hivemind]."""
+    backoff_s_max: float = 600.0
+    """The longest back-off, seconds."""
+    check_interval_s: float = 1.0
+    """At most one contact is checked with a ping in this time, seconds. [discv5]: on its own schedule."""
+    fresh_s: float = 900.0
+    """A contact that answered within this time is not checked, seconds. [BEP-5]: 15 minutes."""
+    refresh_interval_s: float = 900.0
+    """A bucket without a lookup for this long is refreshed, seconds. [BEP-5]: 15 minutes ([K]: an hour)."""
+    bootstrap_retry_s: float = 2.0
+    """Ask the bootstrap contacts again after this long without any answer, seconds; doubles up to 30 x."""
+    bucket_group_count_max: int = 2
+    """Contacts of one /24 (IPv4) or /48 (IPv6) in a bucket. [discv5], [libp2p]."""
+    table_group_count_max: int = 10
+    """Contacts of one /24 or /48 in the table. [discv5]."""
+    private_exempt: bool = True
+    """Loopback and private addresses do not count: see `addresses.py` for why."""
+
+    def __post_init__(self) -> None:
+        _require(
+            1 <= self.failures_replace_count <= self.failures_forget_count,
+            "1 <= failures_replace_count <= failures_forget_count",
+        )
+        _require(0 < self.backoff_s <= self.backoff_s_max, "0 < backoff_s <= backoff_s_max")
+        _require(self.check_interval_s > 0, "check_interval_s is above 0")
+        _require(self.fresh_s > 0, "fresh_s is above 0")
+        _require(self.refresh_interval_s > 0, "refresh_interval_s is above 0")
+        _require(self.bootstrap_retry_s > 0, "bootstrap_retry_s is above 0")
+        _require(
+            1 <= self.bucket_group_count_max <= self.table_group_count_max,
+            "1 <= bucket_group_count_max <= table_group_count_max",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordConfig:
+    """How much is kept for others, and how our own records stay alive."""
+
+    ttl_s_max: float = 172_800.0
+    """A record that expires later than this from now is refused, seconds. [libp2p]: 48 hours."""
+    clock_skew_s: float = 3.0
+    """How far the clocks of two peers may differ, seconds. [hivemind]."""
+    republish_interval_s: float = 3600.0
+    """Our own records are stored again after this long at most, seconds. [BEP-44]: an hour."""
+    republish_share: float = 0.4
+    """... and after this share of their lifetime at most: two chances before a record expires."""
+    sweep_interval_s: float = 10.0
+    """Expired records leave memory within this time, seconds; they are not served in between either."""
+    records_count_max: int = 8192
+    """Records kept in all, about 12 MB."""
+    per_key_count_max: int = 512
+    """Records kept under one key: the holders of one model that this peer remembers."""
+    per_owner_count_max: int = 128
+    """Records kept for one owner."""
+
+    def __post_init__(self) -> None:
+        _require(self.ttl_s_max > 0, "ttl_s_max is above 0")
+        _require(self.clock_skew_s >= 0, "clock_skew_s is 0 or more")
+        _require(self.republish_interval_s > 0, "republish_interval_s is above 0")
+        _require(0 < self.republish_share < 1, "republish_share lies between 0 and 1")
+        _require(self.sweep_interval_s > 0, "sweep_interval_s is above 0")
+        counts = (self.per_key_count_max, self.per_owner_count_max)
+        _require(
+            min(counts) >= 1 and max(counts) <= self.records_count_max,
+            "per_key_count_max and per_owner_count_max are 1 to records_count_max",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerConfig:
+    """What others can make this peer do."""
+
+    body_size_bytes_max: int = 1000
+    """Bytes of one message: 1280 of an IPv6 path's least MTU less IP, UDP and the signed envelope."""
+    pages_count_max: int = 8
+    """Datagrams of one answer, sent to a proved address only."""
+    token_interval_s: float = 300.0
+    """The token secret changes after this long, seconds, and the last is honoured as well. [BEP-5]."""
+    rate_per_s: float = 50.0
+    """Questions taken from one peer, each second; the rest is dropped unanswered."""
+    rate_burst_count: int = 100
+    """Questions taken from one peer at once."""
+    rate_peers_count_max: int = 4096
+    """Peers whose rate is remembered; the one silent for longest is forgotten first."""
+
+    def __post_init__(self) -> None:
+        # The floor lets any single record through: it and its frame take some 800 bytes at most.
+        _require(900 <= self.body_size_bytes_max <= 1200, "body_size_bytes_max is 900 to 1200")
+        _require(1 <= self.pages_count_max <= PAGES_COUNT_MAX, f"pages_count_max is 1 to {PAGES_COUNT_MAX}")
+        _require(self.token_interval_s > 0, "token_interval_s is above 0")
+        _require(self.rate_per_s > 0, "rate_per_s is above 0")
+        _require(self.rate_burst_count >= 1, "rate_burst_count is at least 1")
+        _require(self.rate_peers_count_max >= 1, "rate_peers_count_max is at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DhtConfig:
+    """All settings of the DHT."""
+
+    k: int = 20
+    """Contacts in a bucket, contacts in an answer, copies of a record. [K] section 2.2."""
+    alpha: int = 3
+    """Questions of a lookup in flight while it comes nearer. [K] section 2.3."""
+    query: QueryConfig = field(default_factory=QueryConfig)
+    table: TableConfig = field(default_factory=TableConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
+    answer: AnswerConfig = field(default_factory=AnswerConfig)
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.k <= CONTACTS_COUNT_MAX, f"k is 1 to {CONTACTS_COUNT_MAX}, not {self.k}")
+        _require(1 <= self.alpha <= self.k, f"alpha is 1 to k, not {self.alpha}")
+
+    @classmethod
+    def lan(cls) -> DhtConfig:
+        """Peers within some milliseconds of each other."""
+        return cls(query=QueryConfig(timeout_initial_s=0.25, timeout_s_max=1.0, lookup_s_max=10.0))
+
+    @classmethod
+    def wan(cls) -> DhtConfig:
+        """Peers all over the world: the defaults."""
+        return cls()
+
+    @classmethod
+    def for_tests(cls) -> DhtConfig:
+        """As `lan`, with upkeep quick enough to be seen within a minute of simulated time."""
+        table = TableConfig(backoff_s=1.0, backoff_s_max=30.0, fresh_s=60.0, refresh_interval_s=120.0)
+        return dataclasses.replace(cls.lan(), table=table, record=RecordConfig(sweep_interval_s=1.0))

@@ -1,0 +1,115 @@
+"""The containers of contacts, built on the package `kademlia`: its `Node`, `NodeHeap` and `KBucket`.
+
+What is changed, and why: `KBucket` reads a clock of its own, so the time is handed in here; `NodeHeap`
+searches itself for every push, so membership is a set here, and its hidden size is bounded. The package's
+160-bit limit lies in its routing table alone, which is not used: these three take ids of any length.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+
+from kademlia.node import Node, NodeHeap
+from kademlia.routing import KBucket
+
+from p2pinfer.dht.keyspace import bucket_range
+from p2pinfer.dht.roundtrip import RoundTrip
+from p2pinfer.errors import LocalProtocolError
+from p2pinfer.ids import Contact, PeerId
+
+__all__ = ["Bucket", "CandidateHeap", "ContactNode", "TableContact", "node_at"]
+
+
+def node_at(key: bytes) -> Node:
+    """A place in the key space, to measure distances from."""
+    return Node(key)
+
+
+class ContactNode(Node):  # type: ignore[misc]  # the package has no types
+    """A contact at its place in the key space."""
+
+    long_id: int
+
+    def __init__(self, contact: Contact) -> None:
+        if contact.peer is None:
+            raise LocalProtocolError(f"{contact} has no place in the key space until its peer is known")
+        super().__init__(contact.peer, contact.endpoint.host, contact.endpoint.port)
+        self.peer: PeerId = contact.peer
+        self.contact = contact
+
+
+class TableContact(ContactNode):
+    """A contact in the table, and what this peer itself has seen of it."""
+
+    def __init__(self, contact: Contact) -> None:
+        super().__init__(contact)
+        self.answered_at: float | None = None
+        """When it last answered a question of ours; None until then, and it is told to nobody."""
+        self.failures = 0
+        """Questions in a row that it did not answer, every repetition included in one."""
+        self.retry_at = 0.0
+        """It is left alone until then."""
+        self.round_trip = RoundTrip()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether others may be told of it: it answered us, and has not failed since."""
+        return self.answered_at is not None and not self.failures
+
+
+class Bucket(KBucket):  # type: ignore[misc]  # the package has no types
+    """The contacts that share exactly `prefix` leading bits with this peer, and those that wait."""
+
+    nodes: dict[PeerId, TableContact]
+    replacement_nodes: dict[PeerId, TableContact]
+    last_updated: float
+
+    def __init__(self, own: PeerId, prefix: int, k: int, now: float) -> None:
+        self._now = now
+        low, high = bucket_range(own, prefix)
+        super().__init__(low, high, k)
+        self.prefix = prefix
+
+    def touch_last_updated(self) -> None:
+        """Called by the package's constructor, which would read a clock."""
+        self.last_updated = self._now
+
+    def touch(self, now: float) -> None:
+        """A lookup passed through this bucket's range."""
+        self._now = now
+        self.touch_last_updated()
+
+    def everyone(self) -> Iterator[TableContact]:
+        """Contacts, least recently heard first, then those that wait for a place."""
+        yield from self.nodes.values()
+        yield from self.replacement_nodes.values()
+
+
+class CandidateHeap(NodeHeap):  # type: ignore[misc]  # the package has no types
+    """The contacts a lookup knows of. Iteration gives the nearest `maxsize`, nearest first.
+
+    Invariant: at most four times `maxsize` are kept, so that liars cannot make it grow.
+    """
+
+    heap: list[tuple[int, ContactNode]]
+    maxsize: int
+
+    def __init__(self, key: bytes, maxsize: int) -> None:
+        super().__init__(node_at(key), maxsize)
+        self._ids: set[bytes] = set()
+
+    def __contains__(self, node: ContactNode) -> bool:
+        return node.id in self._ids
+
+    def push(self, nodes: list[ContactNode]) -> None:
+        """Add those that are not in yet, and let go of the farthest where they are too many."""
+        super().push(nodes)
+        if len(self.heap) > 4 * self.maxsize:
+            self.heap = heapq.nsmallest(4 * self.maxsize, self.heap)
+        self._ids = {node.id for _, node in self.heap}
+
+    def remove(self, peers: Iterable[bytes]) -> None:
+        """Let go of some, whoever is next moves up."""
+        super().remove(peers)
+        self._ids.difference_update(peers)

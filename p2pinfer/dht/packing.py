@@ -1,0 +1,66 @@
+"""How an answer is cut into pages, each of which fits one datagram.
+
+Sizes are counted, not tried: every part is measured once with the codec and the sum is kept below the limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from p2pinfer.ids import Contact
+from p2pinfer.wire.codec import encoded_size
+from p2pinfer.wire.messages.dht import DhtRecord
+
+__all__ = ["Page", "contact_size_bytes", "pack", "question_padding"]
+
+_FRAME_SIZE_BYTES = 40
+"""An upper bound on the encoding of a FoundNodes without contacts and records."""
+_CONTACT_FRAME_SIZE_BYTES = 48
+"""An upper bound on the encoding of a contact without its host: peer id, port and headers."""
+
+
+@dataclass(slots=True)
+class Page:
+    """What one datagram of an answer carries."""
+
+    contacts: list[Contact] = field(default_factory=list)
+    records: list[DhtRecord] = field(default_factory=list)
+    size_bytes: int = _FRAME_SIZE_BYTES
+
+
+def contact_size_bytes(contact: Contact) -> int:
+    """An upper bound on the bytes a contact takes in a message."""
+    return _CONTACT_FRAME_SIZE_BYTES + len(contact.endpoint.host.encode())
+
+
+def pack(
+    contacts: Sequence[Contact], records: Sequence[DhtRecord], size_bytes_max: int, pages_count_max: int
+) -> tuple[list[Page], bool]:
+    """Cut an answer into pages: contacts first, nearest first, since a lookup cannot go on without them.
+
+    Returns:
+        At least one page, and whether something did not fit.
+    """
+    pages = [Page()]
+    is_cut = False
+    parts: list[Contact | DhtRecord] = [*contacts, *records]
+    for item in parts:
+        size_bytes = contact_size_bytes(item) if isinstance(item, Contact) else encoded_size(item) + 2
+        if pages[-1].size_bytes + size_bytes > size_bytes_max:
+            if len(pages) == pages_count_max or _FRAME_SIZE_BYTES + size_bytes > size_bytes_max:
+                is_cut = True
+                continue
+            pages.append(Page())
+        page = pages[-1]
+        page.size_bytes += size_bytes
+        if isinstance(item, Contact):
+            page.contacts.append(item)
+        else:
+            page.records.append(item)
+    return pages, is_cut
+
+
+def question_padding(size_bytes_max: int) -> bytes:
+    """The zeros that let an answer to a peer without a token take a whole datagram."""
+    return bytes(size_bytes_max - 80)  # 80: what the rest of the question takes, and a little more

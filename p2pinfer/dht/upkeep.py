@@ -1,0 +1,111 @@
+"""What the DHT does without being asked: join, look after its contacts, refresh its buckets.
+
+Joining follows Kademlia, section 2.3: ask the bootstrap contacts, look up our own id, then refresh the
+buckets out to the nearest neighbour. Departs from it: the bootstrap contacts are asked again at every
+refresh, since two tables that once lost each other would never meet again by themselves.
+
+This says what is due; the core does it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Sequence
+
+from p2pinfer.dht.config import TableConfig
+from p2pinfer.dht.table import RoutingTable
+from p2pinfer.ids import Contact, PeerId
+
+__all__ = ["Upkeep"]
+
+_BOOTSTRAP_COUNT_MAX = 64
+_BOOTSTRAP_BACKOFF_MAX = 30.0
+
+
+class Upkeep:
+    """The plan of one peer's upkeep.
+
+    Invariant: at most one lookup of upkeep runs at one time.
+    """
+
+    def __init__(self, own: PeerId, table: RoutingTable, config: TableConfig, rng: random.Random) -> None:
+        self.is_joined = False
+        """Whether the first lookup of our own id has found anybody."""
+        self._own = own
+        self._table = table
+        self._config = config
+        self._rng = rng
+        self._bootstrap: tuple[Contact, ...] = ()
+        self._bootstrap_at: float | None = None
+        self._bootstrap_tries = 0
+        self._check_at: float | None = None
+        self._refresh_at: float | None = None
+        self._keys: deque[bytes] = deque()
+        self._is_looking_up = False
+
+    def set_bootstrap(self, contacts: Sequence[Contact], now: float) -> None:
+        """Start to join through these contacts."""
+        self._bootstrap = tuple(dict.fromkeys((*contacts, *self._bootstrap)))[:_BOOTSTRAP_COUNT_MAX]
+        self._bootstrap_at = now if self._bootstrap else None
+        self._bootstrap_tries = 0
+
+    def bootstrap_due(self, now: float) -> tuple[Contact, ...]:
+        """The bootstrap contacts if they are to be asked now."""
+        if self._bootstrap_at is None or now < self._bootstrap_at:
+            return ()
+        backoff = min(2.0**self._bootstrap_tries, _BOOTSTRAP_BACKOFF_MAX)
+        self._bootstrap_tries += 1
+        retry_s = self._config.bootstrap_retry_s * backoff
+        self._bootstrap_at = now + (self._config.refresh_interval_s if self.is_joined else retry_s)
+        return self._bootstrap
+
+    def answered_bootstrap(self, now: float) -> None:
+        """Somebody is there: look for our own neighbourhood."""
+        if self._own not in self._keys:
+            self._keys.appendleft(self._own)
+
+    def hurry_check(self, now: float) -> None:
+        """The table changed: somebody may be due for a check sooner than planned."""
+        soon = now + self._config.check_interval_s
+        self._check_at = soon if self._check_at is None else min(self._check_at, soon)
+
+    def check_due(self, now: float) -> Contact | None:
+        """The contact to ping now, if any."""
+        if self._check_at is None or now < self._check_at:
+            return None
+        contact = self._table.next_to_check(now)
+        earliest = self._table.check_at
+        soon = now + self._config.check_interval_s
+        self._check_at = None if earliest is None else max(earliest, soon)
+        return contact
+
+    def key_due(self, now: float) -> bytes | None:
+        """The key to look up now, if any; `finished` is called when that lookup has ended."""
+        if self._refresh_at is not None and now >= self._refresh_at:
+            self._plan_refresh(now, updated_before=now - self._config.refresh_interval_s)
+            self._keys.appendleft(self._own)
+        if self._is_looking_up or not self._keys:
+            return None
+        self._is_looking_up = True
+        return self._keys.popleft()
+
+    def finished(self, key: bytes, found_anybody: bool, now: float) -> None:
+        """The lookup of `key` has ended."""
+        self._is_looking_up = False
+        if key == self._own and found_anybody and not self.is_joined:
+            self.is_joined = True
+            self._plan_refresh(now, updated_before=now - self._config.refresh_interval_s)
+
+    @property
+    def deadline(self) -> float | None:
+        """When something is due next."""
+        times = [self._bootstrap_at, self._check_at, self._refresh_at]
+        if self._keys and not self._is_looking_up:
+            times.append(0.0)
+        return min((at for at in times if at is not None), default=None)
+
+    def _plan_refresh(self, now: float, *, updated_before: float) -> None:
+        self._keys.extend(self._table.choose_refresh_keys(updated_before, self._rng, now))
+        # Spread over two fifths, so that peers that started together do not refresh together for ever.
+        self._refresh_at = now + self._config.refresh_interval_s * self._rng.uniform(0.8, 1.2)
