@@ -13,7 +13,7 @@ TEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(RUN) -m pytest
 TYPED := $(sort $(dir $(wildcard $(addsuffix /*.py,p2pinfer tests examples benchmarks simulations))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check sim soak bench fuzz format install clean
+.PHONY: help demo test check sim soak bench fuzz docs format install clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: $(STAMP) ## Measure; tables and JSON are printed
 
 fuzz: $(STAMP) ## Run every property test with EXAMPLES fresh examples
 	@$(TEST) --timeout=0 --fuzz=$(EXAMPLES) -m hypothesis
+
+docs: $(STAMP) ## Write the pages that are made from the code
+	@$(RUN) -m p2pinfer.cli.settings_page docs/settings.md
 
 format: $(STAMP) ## Format the code and mend what ruff can mend by itself
 	@$(RUN) -m ruff format --quiet .

@@ -61,7 +61,7 @@ ONLY_IN: dict[str, set[str]] = {
     "asyncio": set(),
     "pickle": set(),
     "rich": {"cli", "observability"},
-    "platformdirs": {"config", "cli"},
+    "platformdirs": {"config", "cli", "models"},
 }
 """By library: the only parts that may import it."""
 

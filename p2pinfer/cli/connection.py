@@ -1,0 +1,59 @@
+"""How a command reaches a node, and takes an answer from it piece by piece."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from p2pinfer.ids import Endpoint
+from p2pinfer.wire.messages.client import GenerateRequest, Summary, TextPiece
+
+__all__ = ["Client", "Connect", "open_client", "stream_answer"]
+
+
+class Client(Protocol):
+    """A connection to a node, as `runtime/client.py` makes it."""
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[TextPiece | Summary]:
+        """Ask for an answer; the pieces come as they are made, then one summary."""
+        ...
+
+    async def status(self) -> dict[str, Any]:
+        """Ask the node how it is."""
+        ...
+
+
+class Connect(Protocol):
+    """What opens a connection: `runtime.client.connect`, or a test's own."""
+
+    def __call__(
+        self, data_dir: Path, *, node: Endpoint | None, join: str | None
+    ) -> AbstractAsyncContextManager[Client]:
+        """Dial the given node, one of the invite's, or the one that runs on this machine."""
+        ...
+
+
+def open_client(args: argparse.Namespace) -> AbstractAsyncContextManager[Client]:
+    """Connect as the arguments of `add_node` say."""
+    # Here and not above: --help must not wait for trio and cryptography.
+    from p2pinfer.runtime.client import connect
+
+    dial: Connect = connect
+    return dial(args.data_dir, node=args.node, join=args.join)
+
+
+async def stream_answer(
+    client: Client, request: GenerateRequest, show: Callable[[str], None]
+) -> dict[str, Any]:
+    """Show an answer as it comes; return its summary, the object that `generate --json` prints."""
+    summary: dict[str, Any] = {}
+    async for piece in client.generate(request):
+        if isinstance(piece, Summary):
+            summary = json.loads(piece.json)
+        else:
+            show(piece.text)
+    return summary

@@ -1,0 +1,136 @@
+"""`keygen` and `invite`: who a node is, and who else may join its swarm."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from p2pinfer.cli.arguments import add_data_dir, checked, duration_s
+from p2pinfer.cli.output import say
+from p2pinfer.config import ANY_HOSTS, NodeConfig
+from p2pinfer.errors import ConfigError
+from p2pinfer.ids import Endpoint
+
+if TYPE_CHECKING:
+    from p2pinfer.identity import Identity
+
+__all__ = [
+    "INVITE_EPILOG",
+    "KEYGEN_EPILOG",
+    "configure_invite",
+    "configure_keygen",
+    "run_invite",
+    "run_keygen",
+]
+
+KEYGEN_EPILOG = """\
+A node makes its own key when it first starts; this is for those who want to know its id before.
+
+examples:
+  p2pinfer keygen
+  p2pinfer keygen keys/cellar.key
+"""
+
+INVITE_EPILOG = """\
+An invite is a secret: whoever has it can join. Run this on the machine of the node that founded the swarm.
+
+examples:
+  p2pinfer invite
+  p2pinfer invite --valid 12h --address 192.168.1.5:7946
+"""
+
+
+def configure_keygen(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of keygen."""
+    parser.add_argument(
+        "path", nargs="?", type=Path, metavar="PATH", help="the key file (default: the node's own)"
+    )
+    add_data_dir(parser)
+
+
+def run_keygen(args: argparse.Namespace) -> int:
+    """Make a key file and print the peer id that belongs to it."""
+    from p2pinfer.identity import Identity
+
+    path = args.path or NodeConfig(data_dir=args.data_dir).identity_path
+    say(str(Identity.create(path).peer_id))
+    return 0
+
+
+def configure_invite(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of invite."""
+    parser.add_argument(
+        "--valid",
+        type=checked(duration_s),
+        default=duration_s("30d"),
+        metavar="TIME",
+        help="how long the invite is good for, as in 12h or 30d (default: 30d)",
+    )
+    parser.add_argument(
+        "--address",
+        type=checked(_reachable),
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="where a node of the swarm listens; may be repeated (default: the node on this machine)",
+    )
+    add_data_dir(parser)
+
+
+def run_invite(args: argparse.Namespace) -> int:
+    """Print an invite to the swarm that the node of this data directory founded."""
+    from p2pinfer.identity import Identity
+    from p2pinfer.membership import Invite
+
+    config = dataclasses.replace(NodeConfig(), data_dir=args.data_dir)
+    owner = Identity.load(config.identity_path)
+    running = _running_node(config.node_path)
+    _check_owner(owner, running, config.data_dir)
+    addresses = tuple(args.address) or _own_address(running)
+    # The wall clock, as in every certificate; nothing here runs long enough to see it step.
+    say(str(Invite.create(owner, addresses, args.valid, time.time())))
+    return 0
+
+
+def _reachable(text: str) -> Endpoint:
+    endpoint = Endpoint.parse(text)
+    if endpoint.host in ANY_HOSTS or endpoint.port == 0:
+        raise ValueError(f"{text!r} is no address that others can reach")
+    return endpoint
+
+
+def _running_node(path: Path) -> dict[str, Any]:
+    """Read what a running node says of itself; empty where none runs."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is damaged: restart the node, which writes it anew") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} is damaged: restart the node, which writes it anew")
+    return found
+
+
+def _check_owner(owner: Identity, running: dict[str, Any], data_dir: Path) -> None:
+    swarm = running.get("swarm")
+    if swarm is not None and swarm != owner.public_key.hex():
+        raise ConfigError(
+            f"the node of {data_dir} joined the swarm {str(swarm)[:8]} and does not own it: "
+            "make the invite where the swarm was founded"
+        )
+
+
+def _own_address(running: dict[str, Any]) -> tuple[Endpoint, ...]:
+    try:
+        return (Endpoint.parse(str(running["endpoint"])),)
+    except KeyError:
+        raise ConfigError("no node runs here: start it, or say where one listens with --address") from None
+    except ValueError as error:
+        raise ConfigError(
+            f"the running node's address is damaged: {error}; name one with --address"
+        ) from error
