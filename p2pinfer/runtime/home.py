@@ -1,0 +1,174 @@
+"""A peer's home: its key, its swarm and its membership, in the data directory.
+
+    identity.key      this peer's own key; never leaves the machine
+    owner.key         only where the swarm was founded: whoever has it decides who is a member
+    swarm.json        which swarm, and addresses to come back through
+    membership        the certificates that show that this peer was admitted
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2pinfer.errors import ConfigError, StorageError
+from p2pinfer.identity import Identity
+from p2pinfer.ids import Endpoint, SwarmId
+from p2pinfer.membership import Invite, SwarmPolicy, issue_certificate, load_membership
+from p2pinfer.runtime.files import replace_file
+from p2pinfer.wire.codec import encode
+from p2pinfer.wire.messages.membership import Membership
+
+__all__ = ["ADMITTED_S", "Home", "make_invite", "open_home"]
+
+ADMITTED_S = 10 * 365 * 86400.0
+"""How long the founder admits itself for. Others are members as long as their invite is good."""
+
+_OWNER = "owner.key"
+_SWARM = "swarm.json"
+_MEMBERSHIP = "membership"
+_ADDRESSES_COUNT_MAX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What a peer is when it starts."""
+
+    directory: Path
+    identity: Identity
+    swarm: SwarmPolicy
+    membership: Membership
+    addresses: tuple[Endpoint, ...]
+    """Where to enter the swarm; empty for its founder."""
+
+    def remember(self, addresses: Sequence[Endpoint]) -> None:
+        """Keep addresses of members for the next start.
+
+        Raises:
+            StorageError: The disk refused; the earlier ones are kept.
+        """
+        _write_swarm(self.directory, self.swarm, tuple(addresses)[:_ADDRESSES_COUNT_MAX])
+
+
+def open_home(directory: Path, join: Sequence[str], now: float) -> Home:
+    """Read the data directory; join the swarm of an invite, come back to the one known, or found one.
+
+    Args:
+        directory: Made if it is not there.
+        join: Invites and `host:port` addresses. An address alone serves where this peer is a member already.
+        now: Seconds since the Unix epoch.
+
+    Raises:
+        ConfigError: An invite is damaged or has run out, two invites name two swarms, or the directory
+            belongs to another swarm than the invite.
+        StorageError: The directory cannot be used.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{directory}: {error.strerror}; name another with --data-dir") from error
+    identity = Identity.load_or_create(directory / "identity.key")
+    invites = [Invite.parse(text) for text in join if text.startswith("p2pinfer:")]
+    plain = tuple(_read_address(text) for text in join if not text.startswith("p2pinfer:"))
+    known = _read_swarm(directory)
+    if invites:
+        return _join(directory, identity, invites, plain, known, now)
+    if known is not None:
+        swarm, addresses = known
+        return Home(directory, identity, swarm, _read_membership(directory, swarm), plain or addresses)
+    if plain:
+        raise ConfigError(
+            f"{plain[0]} is an address, but this peer is a member of no swarm yet: join with an invite, "
+            "which `p2pinfer invite` prints on a peer of the swarm"
+        )
+    return _found(directory, identity, now)
+
+
+def make_invite(directory: Path, addresses: Sequence[Endpoint], valid_s: float, now: float) -> Invite:
+    """Make an invite to the swarm that was founded in this data directory.
+
+    Raises:
+        ConfigError: The swarm was founded elsewhere, or the addresses or the time are wrong.
+    """
+    path = directory / _OWNER
+    known = _read_swarm(directory)
+    if known is None or not path.exists():
+        raise ConfigError(
+            f"{directory} holds no owner's key: make invites where the swarm was founded, or start a node here"
+        )
+    return Invite.create(Identity.load(path), addresses, valid_s, now, is_open=known[0].is_open)
+
+
+def _found(directory: Path, identity: Identity, now: float) -> Home:
+    owner = Identity.load_or_create(directory / _OWNER)
+    swarm = SwarmPolicy(SwarmId(owner.public_key))
+    certificate = issue_certificate(
+        owner, swarm.id, identity.public_key, not_before=now - 300.0, not_after=now + ADMITTED_S
+    )
+    membership = Membership(swarm=swarm.id, chain=(certificate,))
+    replace_file(directory / _MEMBERSHIP, encode(membership))
+    _write_swarm(directory, swarm, ())
+    return Home(directory, identity, swarm, membership, ())
+
+
+def _join(
+    directory: Path,
+    identity: Identity,
+    invites: Sequence[Invite],
+    plain: tuple[Endpoint, ...],
+    known: tuple[SwarmPolicy, tuple[Endpoint, ...]] | None,
+    now: float,
+) -> Home:
+    swarm = invites[0].swarm
+    if any(invite.swarm != swarm for invite in invites):
+        raise ConfigError("the invites name different swarms: join one")
+    if known is not None and known[0].id != swarm.id:
+        raise ConfigError(
+            f"{directory} belongs to swarm {known[0].id.short}, the invite to {swarm.id.short}: "
+            "name another directory with --data-dir"
+        )
+    membership = invites[0].admit(identity, now, ADMITTED_S)
+    addresses = (*plain, *(address for invite in invites for address in invite.addresses))
+    replace_file(directory / _MEMBERSHIP, encode(membership))
+    _write_swarm(directory, swarm, addresses)
+    return Home(directory, identity, swarm, membership, addresses)
+
+
+def _read_address(text: str) -> Endpoint:
+    try:
+        return Endpoint.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"join: {error}, and no invite, which begins with p2pinfer:") from error
+
+
+def _read_membership(directory: Path, swarm: SwarmPolicy) -> Membership:
+    try:
+        membership = load_membership((directory / _MEMBERSHIP).read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"{directory / _MEMBERSHIP}: {error.strerror}; join again with an invite"
+        ) from error
+    if membership.swarm != swarm.id:
+        raise ConfigError(f"{directory}: the membership is of another swarm; join again with an invite")
+    return membership
+
+
+def _read_swarm(directory: Path) -> tuple[SwarmPolicy, tuple[Endpoint, ...]] | None:
+    path = directory / _SWARM
+    try:
+        content = json.loads(path.read_text())
+        policy = SwarmPolicy(SwarmId(bytes.fromhex(content["swarm"])), bool(content["open"]))
+        return policy, tuple(Endpoint.parse(text) for text in content["addresses"])
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}; check the disk and its permissions") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}): remove it and join again with an invite") from error
+
+
+def _write_swarm(directory: Path, swarm: SwarmPolicy, addresses: Sequence[Endpoint]) -> None:
+    content = {"swarm": str(swarm.id), "open": swarm.is_open, "addresses": [str(a) for a in addresses]}
+    replace_file(directory / _SWARM, json.dumps(content, indent=1).encode() + b"\n")

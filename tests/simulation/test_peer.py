@@ -1,0 +1,137 @@
+"""Whole peers in the simulator: they find each other, answer, and survive what happens to them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from p2pinfer.dht.keyspace import key_of
+from p2pinfer.dht.news import LookupDone
+from p2pinfer.errors import NoChain
+from p2pinfer.inference.news import GenerationFailed
+from p2pinfer.testing.trace import Trace
+from tests.inference.swarm import DIGEST, unbroken
+from tests.simulation.peer_swarm import PeerSwarm
+
+EXPECTED = unbroken()
+
+
+def test_seven_peers_join_through_one_address_and_answer_a_prompt() -> None:
+    swarm = PeerSwarm(1)
+    assert swarm.settle()
+    session = swarm.ask()
+    assert swarm.run(session) == EXPECTED
+    assert swarm.recoveries(session) == []
+
+
+def test_everything_crosses_the_wire_as_real_bytes() -> None:
+    swarm = PeerSwarm(2, wire=True)
+    assert swarm.settle()
+    session = swarm.ask()
+    swarm.world.run_for(0.1)
+    swarm.chain(session)[1].crash()
+    assert swarm.run(session) == EXPECTED
+
+
+def test_any_peer_is_an_entry_peer_even_one_that_is_a_hop_of_the_same_chain() -> None:
+    swarm = PeerSwarm(3, copies=1)
+    assert swarm.settle()
+    for name in ("a0", "b0", "c0"):
+        assert swarm.run(swarm.ask(at=name), at=name) == EXPECTED
+
+
+@pytest.mark.parametrize("hop", [0, 1, 2])
+def test_a_killed_hop_is_replaced_and_the_swarm_forgets_it(hop: int) -> None:
+    swarm = PeerSwarm(4)
+    assert swarm.settle()
+    session = swarm.ask()
+    swarm.world.run_for(0.2)
+    killed = swarm.chain(session)[hop]
+    killed.crash()
+    assert swarm.run(session) == EXPECTED
+    (recovery,) = swarm.recoveries(session)
+    assert recovery.lost == (killed.contact.peer,)
+    assert swarm.settle()
+    later = swarm.ask(seed=9)
+    assert swarm.run(later) == unbroken(seed=9)
+    assert swarm.recoveries(later) == []
+
+
+def test_a_killed_peer_that_comes_back_serves_again() -> None:
+    swarm = PeerSwarm(5, copies=1)
+    assert swarm.settle()
+    host = swarm.world.hosts["b0"]
+    host.crash()
+    swarm.world.run_for(10.0)
+    with pytest.raises(NoChain, match=r"\[4,8\)"):
+        swarm.ask()
+    host.restart(keep_disk=False)
+    assert swarm.settle()
+    assert swarm.run(swarm.ask()) == EXPECTED
+
+
+def test_when_the_last_holder_dies_the_answer_fails_and_names_the_layers() -> None:
+    swarm = PeerSwarm(6, copies=1)
+    assert swarm.settle()
+    session = swarm.ask()
+    swarm.world.run_for(0.2)
+    swarm.world.hosts["c0"].crash()
+    tokens = swarm.run(session)
+    assert tokens == EXPECTED[: len(tokens)]
+    (failed,) = swarm.of(session, GenerationFailed)
+    assert isinstance(failed.error, NoChain)
+    assert "[8,12)" in str(failed.error)
+
+
+def test_a_peer_that_leaves_hands_its_sessions_over() -> None:
+    swarm = PeerSwarm(7)
+    assert swarm.settle()
+    session = swarm.ask()
+    swarm.world.run_for(0.2)
+    leaving = swarm.chain(session)[1]
+    leaving.call(lambda core, now: core.leave(now))
+    assert swarm.run(session) == EXPECTED
+    assert swarm.recoveries(session)[0].stall_s < 1.0
+
+
+def test_holders_are_found_in_the_dht() -> None:
+    swarm = PeerSwarm(8)
+    assert swarm.settle()
+    swarm.world.run_for(30.0)
+    key = key_of("model", DIGEST)
+    swarm.me.call(lambda core, now: core.dht.get(key, now))
+    swarm.world.run_for(5.0)
+    done = [item for item in swarm.me.delivered if isinstance(item, LookupDone) and item.key == key]
+    values = sorted(record.value for record in done[-1].values)
+    assert len(values) == 6
+    assert values[0].endswith(b" 0:4")
+
+
+def _trace_of(seed: int) -> str:
+    trace = Trace()
+    swarm = PeerSwarm(seed, trace=trace)
+    swarm.settle()
+    session = swarm.ask()
+    swarm.world.run_for(0.2)
+    swarm.chain(session)[0].crash()
+    swarm.run(session)
+    return trace.hash
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    assert _trace_of(3) == _trace_of(3)
+    assert _trace_of(3) != _trace_of(4)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_kills_never_change_a_token(seed: int) -> None:
+    swarm = PeerSwarm(seed, copies=3)
+    assert swarm.settle(), f"seed {seed}"
+    rng = random.Random(seed)
+    sessions = [(n, swarm.ask(seed=n)) for n in range(3)]
+    for letter in "abc":
+        for name in rng.sample([f"{letter}{n}" for n in range(3)], 2):
+            swarm.world.at(swarm.world.now + rng.uniform(0, 1.0), swarm.world.hosts[name].crash)
+    for n, session in sessions:
+        assert swarm.run(session) == unbroken(seed=n), f"seed {seed}"
