@@ -22,6 +22,7 @@ from p2pinfer.models.fields import text as text_field
 from p2pinfer.models.fields import texts
 from p2pinfer.models.gguf import GGUFFile
 from p2pinfer.models.gguf_header import Metadata
+from p2pinfer.models.guard import GUARD
 from p2pinfer.models.pretokenizers import WHOLE_WORDS_FIRST, pre_tokenizer
 from p2pinfer.models.sentencepiece import SentencePiece
 from p2pinfer.models.vocabulary import BYTE_SYMBOLS, TokenKind, Vocabulary
@@ -88,7 +89,10 @@ class Tokenizer:
         for index, piece in enumerate(pattern.split(clean) if pattern else (clean,)):
             if index % 2:
                 tokens.append(self._added[piece])
-            elif piece:
+                continue
+            if allow_special:
+                piece = piece.replace(GUARD, "")
+            if piece:
                 tokens += self._encode_plain(self._spaced(piece, is_first=not index))
         bos = self.vocabulary.bos
         if with_bos and self.vocabulary.adds_bos and bos is not None and tokens[:1] != [bos]:
