@@ -45,7 +45,8 @@ def swiglu(gate_up: F32) -> F32:
     half = gate_up.shape[-1] // 2
     gate, up = gate_up[:, :half], gate_up[:, half:]  # (T, F) each
     # exp overflows to infinity below -88, and the quotient is then the right zero
-    result: F32 = gate / (np.float32(1.0) + np.exp(-gate)) * up  # (T, F)
+    decay: F32 = np.exp(-gate)
+    result: F32 = gate / (decay + np.float32(1.0)) * up  # (T, F)
     return result
 
 

@@ -152,7 +152,7 @@ class SpanWeights:
     @property
     def size_bytes(self) -> int:
         """Memory taken; an array that serves twice counts once."""
-        shared = self.embedding is not None and self.embedding.base is self.output
+        shared = self.output is not None and self.embedding is not None and self.embedding.base is self.output
         single = (None if shared else self.embedding, self.output_norm, self.output)
         return sum(layer.size_bytes for layer in self.layers) + sum(
             part.nbytes for part in single if part is not None

@@ -1,0 +1,110 @@
+"""Loading spans of real GGUF files: tiny ones of each kind that the engine computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from p2pinfer.engine.api import EngineInput, SampleRequest
+from p2pinfer.errors import ConfigError, DamagedModel, ModelNotFound
+from p2pinfer.ids import SessionId, Span
+from p2pinfer.loading import load_engine, load_numpy_engine
+from p2pinfer.models.gguf import GGUFFile
+from p2pinfer.testing import engine_conformance as suite
+from p2pinfer.wire.messages.inference import Sampling
+from tests.models.tiny import TinyOptions, write_tiny_llama
+
+SESSION = SessionId(bytes(16))
+PROMPT = tuple(range(7, 300, 13))
+KINDS: dict[str, TinyOptions] = {
+    "plain": {"quantisation": "F32"},
+    "quantised": {"quantisation": "Q4_1"},
+    "separate output": {"tied": False, "quantisation": "Q8_0"},
+    "llama 3": {"rope_factors": True},
+    "linear scaling": {"rope_scale": 4.0},
+    "one kv head": {"kv_heads": 1},
+    "as many kv heads": {"kv_heads": 4},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file_conforms(kind: str, tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf", **KINDS[kind])
+    subject = suite.EngineSubject(
+        make=lambda span: load_engine(path, span, threads=1),
+        layer_count=4,
+        vocabulary_size=320,
+        token_count=4,
+    )
+    suite.check_engine(subject)
+
+
+def last_logits(path: Path) -> bytes:
+    engine = load_numpy_engine(path, Span(0, 4))
+    engine.open_cache(SESSION, 64)
+    return engine.logits(EngineInput(SESSION, 0, tokens=PROMPT)).tobytes()
+
+
+def test_every_field_of_the_file_reaches_the_arithmetic(tmp_path: Path) -> None:
+    """Models that differ in one setting alone give different logits: none is read and forgotten."""
+    found = {}
+    for kind, options in KINDS.items():
+        if kind not in ("quantised", "separate output"):
+            found[kind] = last_logits(write_tiny_llama(tmp_path / f"{kind}.gguf", **options))
+    assert len(set(found.values())) == len(found)
+
+
+def test_only_the_tensors_of_the_span_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf")
+    read: list[str] = []
+    original = GGUFFile.read
+
+    def spy(file: GGUFFile, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        read.append(name)
+        return original(file, name)
+
+    monkeypatch.setattr(GGUFFile, "read", spy)
+    told: list[tuple[int, int]] = []
+    load_engine(path, Span(1, 3), progress=lambda done, count: told.append((done, count)))
+    assert len(read) == len(set(read)) == 18
+    assert {name.split(".")[1] for name in read} == {"1", "2"}
+    assert told == [(number, 18) for number in range(1, 19)]
+    read.clear()
+    load_engine(path, Span(0, 4))
+    assert len(read) == len(set(read)) == 4 * 9 + 2, "the tied embedding is read once"
+
+
+def test_memory_follows_the_span(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf")
+    sizes = [load_numpy_engine(path, Span(1, end)).size_bytes for end in (2, 3)]
+    assert sizes[1] == 2 * sizes[0]
+    whole, first = load_numpy_engine(path, Span(0, 4)), load_numpy_engine(path, Span(0, 1))
+    assert whole.size_bytes == 4 * sizes[0] + (320 + 1) * 64 * 4
+    assert first.size_bytes == sizes[0] + 320 * 64 * 4
+
+
+def test_what_cannot_be_loaded_is_refused_by_name(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf")
+    with pytest.raises(ConfigError, match=r"engine is 'abacus'; it must be one of numpy"):
+        load_engine(path, Span(0, 1), engine="abacus")
+    with pytest.raises(ConfigError, match="threads is 0"):
+        load_engine(path, Span(0, 1), threads=0)
+    with pytest.raises(ConfigError, match=r"\[2,5\)"):
+        load_engine(path, Span(2, 5))
+    with pytest.raises(ModelNotFound):
+        load_engine(tmp_path / "none.gguf", Span(0, 1))
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(DamagedModel):
+        load_engine(path, Span(0, 1))
+
+
+def test_an_engine_from_a_file_generates(tmp_path: Path) -> None:
+    engine = load_engine(write_tiny_llama(tmp_path / "tiny.gguf"), Span(0, 4))
+    engine.open_cache(SESSION, 64)
+    output = engine.run(
+        [EngineInput(SESSION, 0, tokens=PROMPT, sample=SampleRequest(Sampling(), len(PROMPT)))]
+    )
+    assert output[0].error is None
+    assert 0 <= (output[0].token or 0) < 320
