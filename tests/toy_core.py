@@ -1,8 +1,10 @@
 """A toy core that uses the whole contract: a replicated grow-only counter.
 
-Each peer counts its own increments, persists its count before it tells anybody, sends every peer what it knows on
-a timer (datagrams), and answers a `ToyAsk` over a stream. The join of two states is the maximum by peer, so any
-order, loss or repetition must end in the same sum.
+Each peer counts its own increments, persists its count before it tells anybody, sends every peer what it
+knows on a timer (datagrams), and answers a `ToyAsk` over a stream. The join of two states is the maximum by
+peer, so any order, loss or repetition must end in the same sum.
+
+Its tags are the last of the client requests, which the codec knows as it knows all below 128.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ GOSSIP_INTERVAL_S = 0.1
 class ToyCounts(Message):
     """What a peer knows: pairs of a peer and its count. Sent on a timer, never answered."""
 
-    TAG = 900
+    TAG = 124
     PLANE = Plane.DATAGRAM
 
     peers: Annotated[tuple[PeerId, ...], Count(64)]
@@ -49,7 +51,7 @@ class ToyCounts(Message):
 class ToyAsk(Message):
     """Asks for an echo. Sent by whoever likes to; answered with `ToyAnswer`."""
 
-    TAG = 901
+    TAG = 125
     PLANE = Plane.STREAM
 
     number: int
@@ -61,7 +63,7 @@ class ToyAsk(Message):
 class ToyAnswer(Message):
     """The echo of a `ToyAsk`."""
 
-    TAG = 902
+    TAG = 126
     PLANE = Plane.STREAM
 
     number: int
@@ -72,7 +74,7 @@ class ToyAnswer(Message):
 class ToyShot(Message):
     """A single datagram, for counting."""
 
-    TAG = 903
+    TAG = 127
     PLANE = Plane.DATAGRAM
 
     number: int

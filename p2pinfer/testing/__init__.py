@@ -29,9 +29,17 @@ schedule of them and heals all at its end. A checker looks at the world after ev
 
 from __future__ import annotations
 
-from p2pinfer.testing.checkers import Checker, InvariantViolated, Scenario, SimulationFailed, run_seeds
+from p2pinfer.testing.checkers import (
+    Always,
+    Checker,
+    InvariantViolated,
+    Scenario,
+    SimulationFailed,
+    run_seeds,
+)
 from p2pinfer.testing.disk import SimDisk
 from p2pinfer.testing.engine import EngineFactory, SimEngine
+from p2pinfer.testing.faults import Fault, FaultMenu, FaultPlan, FaultWeights
 from p2pinfer.testing.host import CoreFactory, Host
 from p2pinfer.testing.latency import Latency
 from p2pinfer.testing.network import Link, Network, Partition
@@ -42,12 +50,17 @@ from p2pinfer.testing.trace import Trace
 from p2pinfer.testing.world import World
 
 __all__ = [
+    "Always",
     "Call",
     "Checker",
     "CoreFactory",
     "Delay",
     "Drop",
     "EngineFactory",
+    "Fault",
+    "FaultMenu",
+    "FaultPlan",
+    "FaultWeights",
     "Host",
     "InvariantViolated",
     "Latency",

@@ -13,7 +13,7 @@ from typing import Protocol
 from p2pinfer.testing.trace import Trace
 from p2pinfer.testing.world import World
 
-__all__ = ["Checker", "InvariantViolated", "Scenario", "SimulationFailed", "run_seeds"]
+__all__ = ["Always", "Checker", "InvariantViolated", "Scenario", "SimulationFailed", "run_seeds"]
 
 Scenario = Callable[[World], object]
 
@@ -35,6 +35,19 @@ class Checker(Protocol):
             InvariantViolated: The message says what was broken and by whom.
         """
         ...
+
+
+class Always:
+    """The plainest checker: a predicate that holds after every event."""
+
+    def __init__(self, claim: str, holds: Callable[[], bool]) -> None:
+        self._claim = claim
+        self._holds = holds
+
+    def check(self, world: World) -> None:
+        """Ask the predicate."""
+        if not self._holds():
+            raise InvariantViolated(f"at {world.now:.6f} s it is not so that {self._claim}")
 
 
 class SimulationFailed(Exception):

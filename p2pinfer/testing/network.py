@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATAGRAM_SIZE_BYTES_MAX",
+    "ENVELOPE_SIZE_BYTES",
     "LAN_LATENCY",
     "Link",
     "Network",
@@ -38,6 +39,8 @@ __all__ = [
 
 DATAGRAM_SIZE_BYTES_MAX = 1400
 """Bytes; what passes Ethernet and the usual tunnels unfragmented (memberlist's default UDPBufferSize)."""
+ENVELOPE_SIZE_BYTES = 134
+"""What wire/envelope.py adds to a datagram at least; certificates come on top."""
 LAN_LATENCY = Latency(0.0002, 0.0008)
 """Seconds one way; a switched or wireless local network."""
 SIZES_KEPT_COUNT_MAX = 512
@@ -97,20 +100,21 @@ class Network:
     Attributes:
         link: What every pair has that `set_link` did not name.
         counts: Messages lost, by reason: loss, cut, rule, nobody, down, oversize, inbox full.
-        size: Gives a message's bytes; None where sizes do not matter, which is faster.
-        datagram_size_bytes_max: The MTU, for `size` plus `envelope_size_bytes`.
+        size: Gives a message's bytes, for bandwidth and the MTU.
+        checks_mtu: Whether a datagram above `datagram_size_bytes_max`, with its envelope, is dropped.
         envelope_size_bytes: What signing adds to each datagram.
     """
 
-    def __init__(self, world: World, link: Link, size: Callable[[Message], int] | None) -> None:
+    def __init__(self, world: World, link: Link, size: Callable[[Message], int], checks_mtu: bool) -> None:
         self.link = link
         self.counts: Counter[str] = Counter()
         self.streams = Streams(world, self)
         self.listeners: dict[Endpoint, Host] = {}
         self.size = size
+        self.checks_mtu = checks_mtu
         self.carry: Callable[[Message], Message] | None = None
         self.datagram_size_bytes_max = DATAGRAM_SIZE_BYTES_MAX
-        self.envelope_size_bytes = 0
+        self.envelope_size_bytes = ENVELOPE_SIZE_BYTES
         self._world = world
         self._paths: dict[tuple[str, str], Path] = {}
         self._cuts = _Cuts()
@@ -207,8 +211,6 @@ class Network:
         known = sizes.get(id(message))
         if known is not None:
             return known[1]  # the entry keeps its message alive, so its id is not another's
-        if self.size is None:
-            raise InternalError("bandwidth needs sizes: make the World with size=, as encoded_size")
         if len(sizes) >= SIZES_KEPT_COUNT_MAX:
             sizes.clear()
         size_bytes = self.size(message)
@@ -241,13 +243,12 @@ class Network:
             raise InternalError(f"{type(message).__name__} is a part of messages and is never sent alone")
 
     def _fits(self, source: Host, message: Message) -> bool:
-        if (
-            self.size is not None
-            and self.size_bytes(message) + self.envelope_size_bytes > self.datagram_size_bytes_max
-        ):
-            self.count("oversize", source.name, message)
-            return False
-        return True
+        if not self.checks_mtu:
+            return True
+        if self.size_bytes(message) + self.envelope_size_bytes <= self.datagram_size_bytes_max:
+            return True
+        self.count("oversize", source.name, message)
+        return False
 
     def _send_datagram(self, source: Host, target: Host, message: Message) -> None:
         world = self._world

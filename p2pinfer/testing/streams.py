@@ -32,7 +32,7 @@ TIMEOUT_S = 5.0
 """Seconds without acknowledgement after which an end gives up; the project's TCP_USER_TIMEOUT."""
 
 
-class Lane:
+class _Lane:
     """One direction of a connection."""
 
     __slots__ = ("last_arrival", "source", "stalled_since", "target", "waiting")
@@ -54,7 +54,7 @@ class Connection:
         self.dialled = dialled
         self.since = now
         self.open = False
-        self.lanes = {dialler.name: Lane(dialler, target), target.name: Lane(target, dialler)}
+        self.lanes = {dialler.name: _Lane(dialler, target), target.name: _Lane(target, dialler)}
 
 
 class Streams:
@@ -181,7 +181,7 @@ class Streams:
 
     # --- messages ---
 
-    def _transmit(self, connection: Connection, lane: Lane, message: Message) -> bool:
+    def _transmit(self, connection: Connection, lane: _Lane, message: Message) -> bool:
         """Put a message on the wire, or keep it to be sent again; whether it went."""
         network, world = self._network, self._world
         source, target = lane.source, lane.target
@@ -204,19 +204,19 @@ class Streams:
             self._stall(connection, lane)  # it arrives, but no acknowledgement comes back
         return True
 
-    def _flush(self, connection: Connection, lane: Lane) -> None:
+    def _flush(self, connection: Connection, lane: _Lane) -> None:
         waiting, lane.waiting = lane.waiting, []
         for index, message in enumerate(waiting):
             if not self._transmit(connection, lane, message):
                 lane.waiting += waiting[index + 1 :]
                 return
 
-    def _stall(self, connection: Connection, lane: Lane) -> None:
+    def _stall(self, connection: Connection, lane: _Lane) -> None:
         if lane.stalled_since is None:
             lane.stalled_since = self._world.now
             self._world.push(self._world.now + RETRANSMIT_S, self._retry, (connection, lane))
 
-    def _retry(self, connection: Connection, lane: Lane) -> None:
+    def _retry(self, connection: Connection, lane: _Lane) -> None:
         """Try to get through again what was not acknowledged, or give up."""
         source, target = lane.source, lane.target
         since = lane.stalled_since
@@ -236,7 +236,7 @@ class Streams:
         else:
             self._world.push(min(self._world.now + RETRANSMIT_S, end), self._retry, (connection, lane))
 
-    def _arrive(self, connection: Connection, lane: Lane, message: Message) -> None:
+    def _arrive(self, connection: Connection, lane: _Lane, message: Message) -> None:
         if self._end(lane.target, lane.source) is connection:
             lane.target.hear(lane.source.contact, message)
             return

@@ -35,7 +35,7 @@ EVENTS_AT_ONE_TIME_COUNT_MAX = 1_000_000
 CODEC = "p2pinfer.wire.codec"
 
 
-def encoded_size(message: Message) -> int:
+def _encoded_size(message: Message) -> int:
     """Return a message's size on the wire; the codec is loaded at the first use."""
     size: Callable[[Message], int] = import_module(CODEC).encoded_size
     return size(message)
@@ -67,9 +67,9 @@ class World:
             seed: The one number that all randomness comes from.
             trace: Where every event is written; None runs faster.
             latency: One way, between any two hosts; more in `world.network.link`.
-            wire: Encode and decode every message, so that peers exchange what real bytes can hold; sizes are
-                then exact.
-            size: A message's bytes, for bandwidth and the MTU; none are looked at without it.
+            wire: Encode and decode every message, so that peers exchange what real bytes can hold.
+            size: A message's bytes in place of the codec's count. With `wire` or `size` every datagram is
+                held against the MTU; without, only a link's bandwidth asks for sizes, which is faster.
         """
         self.seed = seed
         self.now = 0.0
@@ -77,7 +77,7 @@ class World:
         self.hosts: dict[str, Host] = {}
         self.checkers: list[Checker] = []
         self.events_count = 0
-        self.network = Network(self, Link(latency=latency), encoded_size if wire and size is None else size)
+        self.network = Network(self, Link(latency=latency), size or _encoded_size, wire or size is not None)
         if wire:
             codec = import_module(CODEC)
             self.network.carry = lambda message: codec.decode(codec.encode(message))
