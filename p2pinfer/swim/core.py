@@ -212,6 +212,8 @@ class SwimCore:
             self._count("messages_ignored")
             return []
         self._notice_lag(now)
+        if self._members.own.is_leaving:
+            return self._answer_while_leaving(sender, message)
         incarnation = self.record.incarnation
         effects = self._handle(sender, message, now)
         self._maybe_renew(now)
@@ -256,12 +258,18 @@ class SwimCore:
                 self._count("messages_ignored")
                 return []
 
+    def _answer_while_leaving(self, sender: Contact, message: Message) -> list[Effect]:
+        """Nothing is learnt or passed on any more, but nobody shall suspect this peer meanwhile."""
+        if not isinstance(message, Ping):
+            return []
+        return [Send(sender, Ack(sequence=message.sequence, gossip=self._pack(sender.peer)))]
+
     def _on_ping(self, sender: Contact, ping: Ping, now: float) -> list[Effect]:
         effects = self._merge_gossip(ping.gossip, now)
         self._maybe_renew(now)  # a refutation belongs into this very answer
         effects.append(Send(sender, Ack(sequence=ping.sequence, gossip=self._pack(sender.peer))))
         stranger = sender.peer is not None and self._members.table.get(sender.peer) is None
-        if stranger and self._may_ask_stranger and not self._members.own.is_leaving:
+        if stranger and self._may_ask_stranger:
             self._may_ask_stranger = False  # one in a period: it knows us, so we should know it
             effects.append(self._request_state(sender, now))
         return effects

@@ -7,8 +7,12 @@ Rules:
 2. An accusation counts only against the very incarnation whose record is held. One of an older incarnation is
    refuted already; one that runs ahead would let a liar force its victim to ever higher incarnations.
 3. Accusers must be known members, or made-up keys could confirm a suspicion.
-4. Word of a death that comes with a state exchange only suspects: both sides of a healed partition hold each
-   other dead, and the living must get their chance to refute first (as memberlist's push-pull does).
+4. Another's word of a death counts as one more accuser and no more: each peer takes a member for dead by its
+   own clock. So no single liar, and nobody returning from a one-way partition, can kill the living.
+
+Departure from SWIM (4.2), where "confirm" kills at once: suspicions start within a few gossip rounds of each
+other and end so, which costs a death a second at most. What a state exchange brings is not gossiped on: after
+a partition a flood of accusations would delay the refutations, so the accused is asked directly instead.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from p2pinfer.effects import Effect, Notify
+from p2pinfer.effects import Effect, Misbehaved, Notify
 from p2pinfer.ids import Endpoint, PeerId
 from p2pinfer.swim.config import SwimConfig, stretch
 from p2pinfer.swim.dissemination import Dissemination
@@ -76,7 +80,7 @@ class Membership:
         member = self.table.get(owner)
         if member is None:
             return self._meet(owner, Member(record, state, now))
-        if not supersedes(Claim(record.incarnation, state), member.claim):
+        if not supersedes(Claim(record.incarnation, state), member.claim) and not self._is_void(member, now):
             self.counters["records_stale"] += 1
             return []
         was = member.state
@@ -90,20 +94,20 @@ class Membership:
         return [Notify(MemberUpdated(record) if was.is_active else MemberJoined(record))]
 
     def merge_accusation(self, accusation: Accusation, now: float, *, hearsay: bool = False) -> list[Effect]:
-        """Take in an accusation; `hearsay` if it came with a state exchange (rule 4)."""
+        """Take in an accusation; `hearsay` if it came with a state exchange."""
         accuser, accused = accusation.owner, accusation.accused
         if accused == self.own.peer:
             self._merge_accusation_of_self(accusation, now)
             return []
+        if accuser == accused:
+            return [Misbehaved(accuser, "accuses itself of being unreachable")]
         member = self.table.get(accused)
-        if accuser in (accused, self.own.peer) or member is None or self.table.get(accuser) is None:
+        if member is None or self.table.get(accuser) is None:  # also this peer's own word, come back
             self.counters["accusations_ignored"] += 1
             return []
         if accusation.incarnation != member.record.incarnation or not member.state.is_active:
             self.counters["accusations_stale"] += 1
             return []
-        if accusation.dead and not hearsay:
-            return self._become_dead(accused, member, accusation, now)
         return self._become_suspect(accused, member, accusation, now, hearsay=hearsay)
 
     def merge_state(
@@ -211,7 +215,7 @@ class Membership:
             self._suspicions[peer] = Suspicion(self._config, self.member_count, accusation.owner, now)
         elif not suspicion.confirm(accusation.owner):
             return []
-        if hearsay:  # asked directly: after a partition a flood of accusations would delay the refutations
+        if hearsay:
             self.to_warn[peer] = None
         else:
             self.queue.add_accusation(accusation.owner, accusation)
@@ -270,6 +274,14 @@ class Membership:
 
     def _is_expired(self, record: PeerRecord, now: float) -> bool:
         return record.expires_ms < (now - self._config.clock_skew_s_max) * 1000
+
+    def _is_void(self, member: Member, now: float) -> bool:
+        """Whether what is held is past and expired: its incarnation then binds nobody.
+
+        Or a peer that lost its disk and whose clock went back would stay dead for as long as it is
+        remembered: what it could learn its earlier incarnation from has expired everywhere.
+        """
+        return not member.state.is_active and self._is_expired(member.record, now)
 
     def _is_over(self, member: Member, now: float) -> bool:
         """Whether a member need not be remembered: no record of it can come back to life by itself."""
