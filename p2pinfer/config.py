@@ -190,8 +190,9 @@ class NodeConfig:
         default=(),
         metadata=_about(
             _read_texts,
-            "Invites or addresses (HOST:PORT) of a running swarm to join; several are tried in turn. None: "
-            "the node goes back to the swarm of its data directory, or founds one.",
+            "An invite of the swarm to join, or, for a node that is a member already, the address "
+            "(HOST:PORT) of another; there may be several. None: the node goes back to the swarm of its "
+            "data directory, or founds one.",
             metavar="INVITE",
         ),
     )

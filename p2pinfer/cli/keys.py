@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from p2pinfer.cli.arguments import add_data_dir, checked, duration_s
 from p2pinfer.cli.output import say
 from p2pinfer.config import ANY_HOSTS, NodeConfig
 from p2pinfer.errors import ConfigError
 from p2pinfer.ids import Endpoint
-
-if TYPE_CHECKING:
-    from p2pinfer.identity import Identity
 
 __all__ = [
     "INVITE_EPILOG",
@@ -83,16 +79,12 @@ def configure_invite(parser: argparse.ArgumentParser) -> None:
 
 def run_invite(args: argparse.Namespace) -> int:
     """Print an invite to the swarm that the node of this data directory founded."""
-    from p2pinfer.identity import Identity
-    from p2pinfer.membership import Invite
+    from p2pinfer.runtime.home import make_invite
 
-    config = dataclasses.replace(NodeConfig(), data_dir=args.data_dir)
-    owner = Identity.load(config.identity_path)
-    running = _running_node(config.node_path)
-    _check_owner(owner, running, config.data_dir)
+    running = _running_node(NodeConfig(data_dir=args.data_dir).node_path)
     addresses = tuple(args.address) or _own_address(running)
     # The wall clock, as in every certificate; nothing here runs long enough to see it step.
-    say(str(Invite.create(owner, addresses, args.valid, time.time())))
+    say(str(make_invite(args.data_dir, addresses, args.valid, time.time())))
     return 0
 
 
@@ -114,15 +106,6 @@ def _running_node(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError(f"{path} is damaged: restart the node, which writes it anew")
     return found
-
-
-def _check_owner(owner: Identity, running: dict[str, Any], data_dir: Path) -> None:
-    swarm = running.get("swarm")
-    if swarm is not None and swarm != owner.public_key.hex():
-        raise ConfigError(
-            f"the node of {data_dir} joined the swarm {str(swarm)[:8]} and does not own it: "
-            "make the invite where the swarm was founded"
-        )
 
 
 def _own_address(running: dict[str, Any]) -> tuple[Endpoint, ...]:

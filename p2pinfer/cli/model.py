@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from p2pinfer.errors import ConfigError
 if TYPE_CHECKING:
     from p2pinfer.models.store import ModelStore, PullProgress
 
-__all__ = ["EPILOG", "configure", "open_store"]
+__all__ = ["EPILOG", "ShowPull", "configure", "open_store"]
+
+ShowPull = Callable[["PullProgress"], None]
 
 EPILOG = """\
 examples:

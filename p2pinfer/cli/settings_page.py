@@ -25,7 +25,7 @@ default places follow the system's conventions (`XDG_DATA_HOME` and `XDG_CACHE_H
 name = "cellar"
 model = "smollm2:135m"
 span = "0:15"
-join = ["192.168.1.5:7946"]
+join = ["p2pinfer:..."]
 cache_size_bytes_max = "2GiB"
 profile = "lan"
 ```

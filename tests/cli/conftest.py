@@ -1,0 +1,72 @@
+"""What the tests of the command line share: a node that answers from a list, and a clean interpreter."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from p2pinfer.cli import connection
+from p2pinfer.wire.messages.client import GenerateRequest, Summary, TextPiece
+
+Play = Callable[[], AsyncIterator[str]]
+
+
+class ListeningClient:
+    """A node that remembers what it was asked and answers with given pieces."""
+
+    def __init__(self) -> None:
+        self.requests: list[GenerateRequest] = []
+        self.asked: list[argparse.Namespace] = []
+        self.play: Play = self._two_words
+        self.state: dict[str, Any] = {}
+
+    async def _two_words(self) -> AsyncIterator[str]:
+        for text in ("Hello", " world"):
+            await trio.lowlevel.checkpoint()
+            yield text
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[TextPiece | Summary]:
+        self.requests.append(request)
+        texts = []
+        async for text in self.play():
+            texts.append(text)
+            yield TextPiece(text=text, token=len(texts))
+        summary = {
+            "text": "".join(texts),
+            "tokens": len(texts),
+            "prompt_tokens": 3,
+            "tokens_per_s": 12.34,
+            "chain": ["a", "b"],
+            "recoveries": 1,
+        }
+        yield Summary(json=json.dumps(summary))
+
+    async def status(self) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        return self.state
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> ListeningClient:
+    client = ListeningClient()
+
+    @asynccontextmanager
+    async def open_client(args: argparse.Namespace) -> AsyncIterator[ListeningClient]:
+        client.asked.append(args)
+        await trio.lowlevel.checkpoint()
+        yield client
+
+    monkeypatch.setattr(connection, "open_client", open_client)
+    return client
+
+
+@pytest.fixture(autouse=True)
+def _keep_the_excepthook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
