@@ -1,0 +1,163 @@
+"""The datagram plane: UDP, every datagram a signed envelope.
+
+Rules:
+
+1. Sending never waits: what the socket does not take is dropped and counted, as any network may do.
+2. Receiving takes a bounded number of datagrams before other tasks get a turn, cheapest checks first: a
+   flood costs its share of one core, not the loop.
+3. What is refused is counted by the name of its error and leaves no other trace.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import trio
+
+from p2pinfer.effects import Message, Plane
+from p2pinfer.errors import LocalProtocolError, RemoteProtocolError
+from p2pinfer.ids import Contact, Endpoint
+from p2pinfer.runtime.clock import Clock
+from p2pinfer.runtime.sockets import split_address
+from p2pinfer.wire.envelope import DATAGRAM_SIZE_BYTES_MAX, Envelopes
+
+__all__ = ["Datagrams", "OnDatagram"]
+
+_TURN_COUNT_MAX = 64
+"""Datagrams for each turn: 64 forged ones cost some 4 ms at 60 us for each signature."""
+_NAMES_COUNT_MAX = 256
+"""Host names remembered; peers advertise addresses, so only what people typed is a name."""
+
+OnDatagram = Callable[[Contact, Message], bool]
+"""Takes an authenticated message at once; False where there is no room for it."""
+
+
+class Datagrams:
+    """Sends and receives datagrams over bound sockets, for as long as `run` runs.
+
+    Args:
+        sockets: Bound and non-blocking; closed when `run` ends.
+        envelopes: Signs and checks.
+        clock: Dates what is sent.
+        on_message: Given each message with its sender, at the address that it came from.
+    """
+
+    def __init__(
+        self, sockets: Sequence[socket.socket], envelopes: Envelopes, clock: Clock, on_message: OnDatagram
+    ) -> None:
+        self._sockets = tuple(sockets)
+        self._envelopes = envelopes
+        self._clock = clock
+        self._on_message = on_message
+        self._counts: Counter[str] = Counter()
+        self._addresses: dict[str, str] = {}
+        self._names_wanted: dict[str, tuple[Endpoint, bytes]] = {}
+        self._name_wanted = trio.Event()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Receive until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for sock in self._sockets:
+                    nursery.start_soon(self._receive_all, sock)
+                nursery.start_soon(self._look_up_names)
+                task_status.started()
+        finally:
+            for sock in self._sockets:
+                trio.lowlevel.notify_closing(sock)
+                sock.close()
+
+    def send_nowait(self, to: Contact, message: Message) -> bool:
+        """Send a message; False (and counted) where it was dropped. Whether it arrives is not known."""
+        if message.PLANE is not Plane.DATAGRAM:
+            raise LocalProtocolError(f"{type(message).__name__} does not travel as a datagram")
+        data = self._envelopes.seal(message, self._clock.now())
+        address = self._addresses.get(to.endpoint.host) or self._address_of(to.endpoint, data)
+        return address is not None and self._send(data, address, to.endpoint.port)
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start: sent, received, and what was dropped by reason; a copy."""
+        return dict(self._counts)
+
+    def _send(self, data: bytes, host: str, port: int) -> bool:
+        try:
+            self._socket_for(host).sendto(data, (host, port))
+        except BlockingIOError:
+            self._counts["dropped: full"] += 1
+            return False
+        except OSError:
+            # No route, network down, port 0, ...: to the protocols that is one more loss.
+            self._counts["dropped: unreachable"] += 1
+            return False
+        self._counts["sent"] += 1
+        return True
+
+    def _socket_for(self, host: str) -> socket.socket:
+        wanted = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return next((sock for sock in self._sockets if sock.family == wanted), self._sockets[0])
+
+    async def _receive_all(self, sock: socket.socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            now = self._clock.now()
+            for _ in range(_TURN_COUNT_MAX):
+                try:
+                    # One byte more than allowed, so that a cut datagram is seen to be too long.
+                    data, address = sock.recvfrom(DATAGRAM_SIZE_BYTES_MAX + 1)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    # An ICMP error of something sent earlier is reported here; the socket is still good.
+                    self._counts["refused by the other end"] += 1
+                    continue
+                self._take(data, address, now)
+
+    def _take(self, data: bytes, address: tuple[object, ...], now: float) -> None:
+        self._counts["received"] += 1
+        try:
+            opened = self._envelopes.open(data, now)
+        except RemoteProtocolError as error:
+            self._counts[f"dropped: {type(error).__name__}"] += 1
+            return
+        if opened.message.PLANE is not Plane.DATAGRAM:
+            self._counts["dropped: wrong plane"] += 1
+            return
+        if not self._on_message(Contact(opened.sender, split_address(address)), opened.message):
+            self._counts["dropped: inbox full"] += 1
+
+    def _address_of(self, endpoint: Endpoint, data: bytes) -> str | None:
+        """The numeric address of a host; None while a name is being looked up, which would wait."""
+        host = endpoint.host
+        try:
+            address = str(ipaddress.ip_address(host))
+        except ValueError:
+            if len(self._names_wanted) < _NAMES_COUNT_MAX:
+                self._names_wanted[host] = (endpoint, data)
+                self._name_wanted.set()
+            return None
+        self._remember(host, address)
+        return address
+
+    def _remember(self, host: str, address: str) -> None:
+        if self._sockets[0].family == socket.AF_INET6 and ":" not in address:
+            address = f"::ffff:{address}"
+        if len(self._addresses) >= 4 * _NAMES_COUNT_MAX:
+            self._addresses.clear()
+        self._addresses[host] = address
+
+    async def _look_up_names(self) -> None:
+        while True:
+            await self._name_wanted.wait()
+            self._name_wanted = trio.Event()
+            while self._names_wanted:
+                host, (endpoint, data) = self._names_wanted.popitem()
+                try:
+                    found = await trio.socket.getaddrinfo(host, endpoint.port, type=socket.SOCK_DGRAM)
+                except OSError:
+                    self._counts["dropped: unknown host"] += 1
+                    continue
+                self._remember(host, str(found[0][4][0]))
+                self._send(data, self._addresses[host], endpoint.port)
