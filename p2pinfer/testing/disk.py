@@ -28,12 +28,15 @@ class SimDisk:
         latency: What a sync takes; all `Persist` that stand together in one list share a sync.
         size_bytes_max: A write that would make the keys and values larger fails, as on a full disk.
         failing: While true every write fails, as on a broken or read-only disk.
+        ends_host: The next write is the host's last: it crashes at some moment before the sync. Writes are
+            short, so a crash at any time rarely meets one; this finds what is told before it is written.
     """
 
     def __init__(self, rng: random.Random) -> None:
         self.latency = SYNC_LATENCY
         self.size_bytes_max: int | None = None
         self.failing = False
+        self.ends_host = False
         self._rng = rng
         self._synced: dict[str, bytes] = {}
         self._in_flight: tuple[Persist, ...] = ()
@@ -52,6 +55,13 @@ class SimDisk:
         """Begin to write the batch in order; return the seconds until `sync` is due."""
         self._in_flight = tuple(batch)
         return self.latency.draw(self._rng)
+
+    def choose_end(self, delay_s: float) -> float | None:
+        """Return when within a write of that length the host crashes, if it is to; once."""
+        if not self.ends_host:
+            return None
+        self.ends_host = False
+        return delay_s * self._rng.random()
 
     def sync(self) -> str | None:
         """End the write; return the key that failed, with nothing after it written, or None."""

@@ -34,8 +34,10 @@ class FaultWeights:
     """One side is not heard by the other, but hears it."""
     crash: float = 4.0
     """A process ends and comes back with its disk."""
+    crash_in_write: float = 2.0
+    """The same, in the middle of the process's next write, if it writes before the fault ends."""
     torn_crash: float = 0.0
-    """The same, and the write in flight is torn: for cores that check their own values."""
+    """A crash that tears the write in flight: for cores that check their own values."""
     wipe: float = 0.0
     """A process ends and comes back with an empty disk."""
     pause: float = 2.0
@@ -123,12 +125,13 @@ class FaultPlan:
         for name in self.hosts:
             host = world.hosts[name]
             host.skew(0.0)
+            host.disk.ends_host = False
             host.resume()
             if not host.up:
                 host.restart()
 
 
-_STOPPING = ("crash", "torn_crash", "wipe", "pause")
+_STOPPING = ("crash", "crash_in_write", "torn_crash", "wipe", "pause")
 
 
 def _draw(
@@ -187,6 +190,17 @@ class _Begins:
         host = self._world.hosts[self._fault.hosts[0]]
         host.crash(torn=torn)
         return lambda: None if host.up else host.restart(keep_disk=keep_disk)
+
+    def _begin_crash_in_write(self) -> Callable[[], object]:
+        host = self._world.hosts[self._fault.hosts[0]]
+        host.disk.ends_host = True
+
+        def end() -> None:
+            host.disk.ends_host = False
+            if not host.up:
+                host.restart()
+
+        return end
 
     def _begin_torn_crash(self) -> Callable[[], object]:
         return self._begin_crash(torn=True)

@@ -367,6 +367,13 @@ class Host:
         self._trace("write", *(f"{item.key}={len(item.value or b'')}B" for item in batch))
         delay_s = self.disk.write(batch)
         self.world.push(self.world.now + delay_s, self._synced, (self.life, effects, index + len(batch)))
+        end_s = self.disk.choose_end(delay_s)
+        if end_s is not None:
+            self.world.push(self.world.now + end_s, self._end_in_write, (self.life,))
+
+    def _end_in_write(self, life: int) -> None:
+        if life == self.life:
+            self.crash()
 
     def _synced(self, life: int, effects: Sequence[Effect], index: int) -> None:
         if life != self.life or self.stage is Stage.DOWN:

@@ -73,7 +73,7 @@ def test_generators_are_independent_by_name_and_seed() -> None:
 
     assert first(1, "a") == first(1, "a")
     assert len({first(1, "a"), first(1, "b"), first(2, "a")}) == 3
-    assert derive(1, "a").random() == 0.7306272293998402 or True
+    assert first(1, "a") == 0.9746882883618907, "seeds of failures stay good from one version to the next"
 
 
 def test_a_latency_stays_above_its_base_and_near_its_mean() -> None:
