@@ -194,12 +194,16 @@ def verify(public_key: bytes, data: bytes, signature: bytes) -> None:
     Raises:
         SignatureError: It is not this key's signature of these bytes.
     """
-    if len(public_key) != PUBLIC_KEY_SIZE_BYTES or len(signature) != SIGNATURE_SIZE_BYTES:
-        raise SignatureError("a key has 32 bytes and a signature 64")
+    _check_sizes(public_key, signature)
     try:
         nacl.bindings.crypto_sign_open(signature + data, public_key)
     except nacl.exceptions.BadSignatureError:
         raise SignatureError("the signature does not match its key") from None
+
+
+def _check_sizes(public_key: bytes, signature: bytes) -> None:
+    if len(public_key) != PUBLIC_KEY_SIZE_BYTES or len(signature) != SIGNATURE_SIZE_BYTES:
+        raise SignatureError("a key has 32 bytes and a signature 64")
 
 
 class Verifier:
@@ -224,9 +228,10 @@ class Verifier:
         Raises:
             SignatureError: It is not this key's signature of these bytes.
         """
-        # Key and signature have fixed sizes where the signature is good, so the joined bytes are unambiguous.
+        # Sizes first: only with them is each split of the joined bytes another digest.
+        _check_sizes(public_key, signature)
         digest = hashlib.sha256(b"".join((public_key, signature, data))).digest()
-        if digest in self._good and len(public_key) == PUBLIC_KEY_SIZE_BYTES:
+        if digest in self._good:
             self._good.move_to_end(digest)
             self.hit_count += 1
             return
