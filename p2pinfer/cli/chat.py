@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import AsyncIterator
 
 from p2pinfer.cli import connection
 from p2pinfer.cli.arguments import add_node, add_sampling, sampling_of
@@ -86,18 +87,18 @@ async def _answer(args: argparse.Namespace, chat: tuple[ChatMessage, ...]) -> st
         pieces.append(text)
         write(text)
 
-    async def stop_on_interrupt() -> None:
-        with trio.open_signal_receiver(signal.SIGINT) as signals:
-            async for _ in signals:
-                nursery.cancel_scope.cancel()
+    async def stop_on_interrupt(signals: AsyncIterator[int]) -> None:
+        async for _ in signals:
+            nursery.cancel_scope.cancel()
 
     request = GenerateRequest(model=args.model, chat=chat, sampling=sampling_of(args))
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stop_on_interrupt)
-            async with connection.open_client(args) as client:
-                await connection.stream_answer(client, request, show)
-            nursery.cancel_scope.cancel()
+        with trio.open_signal_receiver(signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stop_on_interrupt, signals)
+                async with connection.open_client(args) as client:
+                    await connection.stream_answer(client, request, show)
+                nursery.cancel_scope.cancel()
     except* P2PInferError as failed:
         # One failed answer does not end a conversation.
         print(f"\np2pinfer: {describe(_first(failed))}", file=sys.stderr)
