@@ -22,7 +22,7 @@ from p2pinfer.ids import Span
 from p2pinfer.models.architectures import ModelConfig, span_tensor_names
 from p2pinfer.models.gguf import GGUFFile
 
-__all__ = ["ENGINES", "load_engine", "load_numpy_engine"]
+__all__ = ["ENGINES", "load_engine", "load_numpy_engine", "load_numpy_weights"]
 
 ENGINES = ("numpy",)
 """The engines that can be asked for by name."""
@@ -63,6 +63,18 @@ def load_numpy_engine(
     """Load a span into the reference engine, as `load_engine` does."""
     if threads is not None:
         set_blas_threads(threads)
+    return NumpyEngine(*load_numpy_weights(path, span, progress=progress))
+
+
+def load_numpy_weights(
+    path: Path, span: Span, *, progress: Progress | None = None
+) -> tuple[EngineConfig, SpanWeights]:
+    """Read a span's weights, for engines that share them: see `SpanWeights.part`.
+
+    Raises:
+        ConfigError: The span reaches beyond the model.
+        ModelError: The file cannot be used; the message says why.
+    """
     with GGUFFile.open(path) as file:
         model = ModelConfig.from_gguf(file)
         reader = _Reader(file, span_tensor_names(model, span), progress)
@@ -71,8 +83,7 @@ def load_numpy_engine(
             LayerWeights.from_tensors(config, reader.take(f"blk.{layer}."), layer)
             for layer in range(span.start, span.end)
         ]
-        weights = SpanWeights.assemble(config, span, layers, reader.take(""))
-    return NumpyEngine(config, weights)
+        return config, SpanWeights.assemble(config, span, layers, reader.take(""))
 
 
 class _Reader:

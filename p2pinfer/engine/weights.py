@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2pinfer.engine.rope import RopeSettings
-from p2pinfer.errors import DamagedModel, UnsupportedModel
+from p2pinfer.errors import ConfigError, DamagedModel, UnsupportedModel
 from p2pinfer.ids import Span
 
 __all__ = ["EngineConfig", "LayerWeights", "SpanWeights"]
@@ -147,6 +147,23 @@ class SpanWeights:
                 embedding = output.T  # a row is then a column of the output: slower to read, but read rarely
         return cls(
             span=span, layers=tuple(layers), embedding=embedding, output_norm=output_norm, output=output
+        )
+
+    def part(self, config: EngineConfig, span: Span) -> SpanWeights:
+        """Return what a part of the span needs, sharing the arrays: for several engines in one process.
+
+        Raises:
+            ConfigError: The part is not held here.
+        """
+        if not self.span.covers(span):
+            raise ConfigError(f"layers {span} are not a part of {self.span}; load them from the model's file")
+        is_last = span.end == config.layer_count
+        return SpanWeights(
+            span=span,
+            layers=self.layers[span.start - self.span.start : span.end - self.span.start],
+            embedding=self.embedding if span.start == 0 else None,
+            output_norm=self.output_norm if is_last else None,
+            output=self.output if is_last else None,
         )
 
     @property

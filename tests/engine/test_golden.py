@@ -7,7 +7,7 @@ golden ones: token by token that is the same question, and a wrong one is named 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from p2pinfer.engine.api import EngineInput, SampleRequest
+from p2pinfer.engine.blas import set_blas_threads
 from p2pinfer.engine.numpy_engine import NumpyEngine
 from p2pinfer.ids import SessionId, Span
-from p2pinfer.loading import load_numpy_engine
+from p2pinfer.loading import load_numpy_weights
 from p2pinfer.models.store import ModelStore
 from p2pinfer.testing import engine_conformance as suite
 from p2pinfer.wire.messages.inference import Sampling
@@ -34,25 +35,23 @@ Chain = Sequence[NumpyEngine]
 
 
 @pytest.fixture(scope="module")
-def model_path() -> Path:
+def make() -> Callable[[Span], NumpyEngine]:
+    """Engines of the real model that share its weights, read once."""
     store = ModelStore()
     store.pull("smollm2:135m")
-    return store.path_of("smollm2:135m")
+    set_blas_threads(1)
+    config, weights = load_numpy_weights(store.path_of("smollm2:135m"), Span(0, 30))
+    return lambda span: NumpyEngine(config, weights.part(config, span))
 
 
 @pytest.fixture(scope="module")
-def whole(model_path: Path) -> Iterator[Chain]:
-    engine = load_numpy_engine(model_path, Span(0, 30), threads=1)
-    yield [engine]
-    engine.close()
+def whole(make: Callable[[Span], NumpyEngine]) -> Chain:
+    return [make(Span(0, 30))]
 
 
 @pytest.fixture(scope="module")
-def three(model_path: Path) -> Iterator[Chain]:
-    engines = [load_numpy_engine(model_path, span, threads=1) for span in SPANS]
-    yield engines
-    for engine in engines:
-        engine.close()
+def three(make: Callable[[Span], NumpyEngine]) -> Chain:
+    return [make(span) for span in SPANS]
 
 
 class Golden:
@@ -135,12 +134,8 @@ def test_any_chunking_of_the_prompt_says_the_same(whole: Chain, name: str, seed:
     check_logits(prefill(whole, golden.prompt, chunks), golden)
 
 
-def test_the_real_model_conforms(model_path: Path) -> None:
+def test_the_real_model_conforms(make: Callable[[Span], NumpyEngine]) -> None:
     subject = suite.EngineSubject(
-        make=lambda span: load_numpy_engine(model_path, span, threads=1),
-        layer_count=30,
-        vocabulary_size=49152,
-        prompt_count=11,
-        token_count=3,
+        make=make, layer_count=30, vocabulary_size=49152, prompt_count=11, token_count=3
     )
     suite.check_engine(subject)

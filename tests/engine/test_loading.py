@@ -10,7 +10,7 @@ import pytest
 from p2pinfer.engine.api import EngineInput, SampleRequest
 from p2pinfer.errors import ConfigError, DamagedModel, ModelNotFound
 from p2pinfer.ids import SessionId, Span
-from p2pinfer.loading import load_engine, load_numpy_engine
+from p2pinfer.loading import load_engine, load_numpy_engine, load_numpy_weights
 from p2pinfer.models.gguf import GGUFFile
 from p2pinfer.testing import engine_conformance as suite
 from p2pinfer.wire.messages.inference import Sampling
@@ -83,6 +83,21 @@ def test_memory_follows_the_span(tmp_path: Path) -> None:
     whole, first = load_numpy_engine(path, Span(0, 4)), load_numpy_engine(path, Span(0, 1))
     assert whole.size_bytes == 4 * sizes[0] + (320 + 1) * 64 * 4
     assert first.size_bytes == sizes[0] + 320 * 64 * 4
+
+
+@pytest.mark.parametrize("span", [Span(0, 2), Span(1, 3), Span(2, 4), Span(0, 4)], ids=str)
+def test_a_part_of_loaded_weights_is_what_the_file_gives_for_it(span: Span, tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf")
+    config, weights = load_numpy_weights(path, Span(0, 4))
+    part, (_, own) = weights.part(config, span), load_numpy_weights(path, span)
+    assert len(part.layers) == len(own.layers) == len(span)
+    assert all(np.array_equal(one.qkv, other.qkv) for one, other in zip(part.layers, own.layers, strict=True))
+    for name in ("embedding", "output_norm", "output"):
+        one, other = getattr(part, name), getattr(own, name)
+        assert (one is None) == (other is None), name
+        assert one is None or np.array_equal(one, other), name
+    with pytest.raises(ConfigError, match="are not a part"):
+        part.part(config, Span(0, 5))
 
 
 def test_what_cannot_be_loaded_is_refused_by_name(tmp_path: Path) -> None:
