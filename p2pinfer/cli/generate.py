@@ -12,7 +12,7 @@ from p2pinfer.cli.arguments import add_node, add_sampling, sampling_of
 from p2pinfer.cli.output import harmless, say, write
 from p2pinfer.wire.messages.client import GenerateRequest
 
-__all__ = ["EPILOG", "configure", "run"]
+__all__ = ["EPILOG", "configure", "run", "stats_line"]
 
 TOKENS_COUNT_MAX = 256
 """A few paragraphs: long enough for an answer, short enough not to surprise."""
@@ -74,12 +74,14 @@ def _discard(_: str) -> None:
 
 
 def stats_line(summary: dict[str, Any]) -> str:
-    """Return the figures of an answer in one line."""
-    tokens = summary.get("tokens", 0)
-    count = len(tokens) if isinstance(tokens, list) else tokens
-    hops = " > ".join(str(hop) for hop in summary.get("chain", ()))
+    """Return the figures of an answer in one line; `runtime/answer.py` says what a summary holds."""
+    speed = summary.get("tokens_per_s")
+    pauses = [f"{each.get('stall_ms', 0):.0f} ms" for each in summary.get("recoveries", ())]
+    hops = [f"{hop.get('span')}@{hop.get('endpoint')}" for hop in summary.get("chain", ())]
     return (
-        f"{count} tokens at {summary.get('tokens_per_s', 0.0):.1f} tokens/s, "
-        f"{summary.get('prompt_tokens', 0)} in the prompt, {summary.get('recoveries', 0)} recoveries, "
-        f"chain {hops}"
+        f"{summary.get('tokens', 0)} tokens"
+        + (f" at {speed:.1f} tokens/s" if speed is not None else "")
+        + f", {summary.get('prompt_tokens', 0)} in the prompt"
+        + (f", {len(pauses)} recoveries with pauses of {', '.join(pauses)}" if pauses else "")
+        + f", chain {' > '.join(hops) or 'unknown'}"
     )

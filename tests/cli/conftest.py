@@ -43,8 +43,11 @@ class ListeningClient:
             "tokens": len(texts),
             "prompt_tokens": 3,
             "tokens_per_s": 12.34,
-            "chain": ["a", "b"],
-            "recoveries": 1,
+            "chain": [
+                {"peer": "aa", "endpoint": "10.0.0.1:7946", "span": "0:15"},
+                {"peer": "bb", "endpoint": "10.0.0.2:7946", "span": "15:30"},
+            ],
+            "recoveries": [{"stall_ms": 41.6, "lost": ["cc"]}],
         }
         yield Summary(json=json.dumps(summary))
 

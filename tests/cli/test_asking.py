@@ -14,6 +14,7 @@ import trio
 from rich.console import Console
 
 from p2pinfer.cli.app import main
+from p2pinfer.cli.generate import stats_line
 from p2pinfer.cli.status import status_table
 from p2pinfer.errors import NoChain
 from p2pinfer.ids import Endpoint
@@ -100,9 +101,14 @@ def test_json_is_one_object_and_nothing_else(
 
 def test_statistics_go_to_stderr(node: ListeningClient, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "Hi", "--stats"]) == 0
-    assert (
-        capsys.readouterr().err == "2 tokens at 12.3 tokens/s, 3 in the prompt, 1 recoveries, chain a > b\n"
+    assert capsys.readouterr().err == (
+        "2 tokens at 12.3 tokens/s, 3 in the prompt, 1 recoveries with pauses of 42 ms, "
+        "chain 0:15@10.0.0.1:7946 > 15:30@10.0.0.2:7946\n"
     )
+
+
+def test_statistics_of_one_token_know_no_speed() -> None:
+    assert stats_line({"tokens": 1, "tokens_per_s": None}) == "1 tokens, 0 in the prompt, chain unknown"
 
 
 def test_a_prompt_can_come_from_the_standard_input(
