@@ -60,7 +60,7 @@ class Answers:
     def _on_find_nodes(self, sender: Contact, message: FindNodes, now: float) -> list[Effect]:
         limits = self._config.answer
         is_proved = self._issuer.is_good(message.token, sender, now)
-        contacts = self._table.nearest(message.key, self._config.k, but=sender.peer)
+        contacts = self._table.nearest(message.key, limits.contacts_count, but=sender.peer)
         records = self._store.get(message.key, now) if message.records else []
         # Where not all fit, each answer has others, so that all holders together tell of all records.
         self._rng.shuffle(records)

@@ -368,7 +368,7 @@ class DhtCore:
         running = self._running.get(query.lookup) if query.lookup is not None else None
         if running is None:
             return []
-        told = message.contacts[: max(0, self._config.k - query.contacts_count)]
+        told = message.contacts[: max(0, self._config.answer.contacts_count - query.contacts_count)]
         query.contacts_count += len(told)
         usable = [contact for contact in told if plausible(contact, query.to, self._own)]
         self._counters["contacts_refused"] += len(message.contacts) - len(usable)

@@ -16,7 +16,7 @@ __all__ = ["Page", "contact_size_bytes", "pack", "question_padding"]
 
 _FRAME_SIZE_BYTES = 40
 """An upper bound on the encoding of a FoundNodes without contacts and records."""
-_CONTACT_FRAME_SIZE_BYTES = 48
+_CONTACT_FRAME_SIZE_BYTES = 42
 """An upper bound on the encoding of a contact without its host: peer id, port and headers."""
 
 

@@ -162,12 +162,11 @@ class RoutingTable:
 
     def _nearest(self, key: bytes, count: int, usable: Callable[[TableContact], bool]) -> list[Contact]:
         target = int.from_bytes(key, "big")
-        chosen = heapq.nsmallest(
-            count,
-            (contact for contact in self._contacts() if usable(contact)),
-            key=lambda contact: contact.long_id ^ target,
-        )
-        return [node.contact for node in chosen]
+        # Those that wait for a place count as well: at a full bucket's border they are the true nearest.
+        by_distance = {
+            contact.long_id ^ target: contact for contact in self._known.values() if usable(contact)
+        }
+        return [by_distance[near].contact for near in heapq.nsmallest(count, by_distance)]
 
     def _check_at(self, contact: TableContact) -> float:
         if contact.failures:

@@ -41,6 +41,7 @@ class Upkeep:
         self._bootstrap_tries = 0
         self._check_at: float | None = None
         self._refresh_at: float | None = None
+        self._refresh_s = config.refresh_first_s
         self._keys: deque[bytes] = deque()
         self._is_looking_up = False
 
@@ -69,6 +70,8 @@ class Upkeep:
         """The table changed: somebody may be due for a check sooner than planned."""
         soon = now + self._config.check_interval_s
         self._check_at = soon if self._check_at is None else min(self._check_at, soon)
+        if self._refresh_at is None:  # the first peer of a swarm has nobody to join through
+            self._refresh_at = now + self._refresh_s
 
     def check_due(self, now: float) -> Contact | None:
         """The contact to ping now, if any."""
@@ -83,7 +86,7 @@ class Upkeep:
     def key_due(self, now: float) -> bytes | None:
         """The key to look up now, if any; `finished` is called when that lookup has ended."""
         if self._refresh_at is not None and now >= self._refresh_at:
-            self._plan_refresh(now, updated_before=now - self._config.refresh_interval_s)
+            self._plan_refresh(now)
             self._keys.appendleft(self._own)
         if self._is_looking_up or not self._keys:
             return None
@@ -95,7 +98,7 @@ class Upkeep:
         self._is_looking_up = False
         if key == self._own and found_anybody and not self.is_joined:
             self.is_joined = True
-            self._plan_refresh(now, updated_before=now - self._config.refresh_interval_s)
+            self._plan_refresh(now)
 
     @property
     def deadline(self) -> float | None:
@@ -105,7 +108,9 @@ class Upkeep:
             times.append(0.0)
         return min((at for at in times if at is not None), default=None)
 
-    def _plan_refresh(self, now: float, *, updated_before: float) -> None:
+    def _plan_refresh(self, now: float) -> None:
+        updated_before = now - self._config.refresh_interval_s
         self._keys.extend(self._table.choose_refresh_keys(updated_before, self._rng, now))
         # Spread over two fifths, so that peers that started together do not refresh together for ever.
-        self._refresh_at = now + self._config.refresh_interval_s * self._rng.uniform(0.8, 1.2)
+        self._refresh_at = now + self._refresh_s * self._rng.uniform(0.8, 1.2)
+        self._refresh_s = min(2 * self._refresh_s, self._config.refresh_interval_s)
