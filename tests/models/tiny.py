@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, product
 from pathlib import Path
-from string import ascii_lowercase
 from typing import TypedDict, Unpack
 
 import numpy as np
 from gguf import GGUFWriter, quants
-from gguf.constants import GGMLQuantizationType, TokenType
+from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
+
+from tests.models.tiny_vocabulary import (
+    CONTROL_TOKENS,
+    SENTENCEPIECE_MIN,
+    VOCABULARY_MIN,
+    tiny_sentencepiece,
+    tiny_vocabulary,
+)
 
 __all__ = ["CHAT_TEMPLATE", "CONTROL_TOKENS", "TinyOptions", "tiny_vocabulary", "write_tiny_llama"]
 
-CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-VOCABULARY_MIN = len(CONTROL_TOKENS) + 256
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
-    "+ '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
@@ -43,6 +48,8 @@ class TinyOptions(TypedDict, total=False):
     """Whether there is a tensor of llama 3's factors."""
     rope_scale: float
     context_length: int
+    pre: str
+    """The name of the pre-tokenizer, or "spm" for a sentencepiece vocabulary (at least 450 tokens)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class _Sizes:
     rope_factors: bool = False
     rope_scale: float = 1.0
     context_length: int = 512
+    pre: str = "gpt-2"
 
     @property
     def ffn(self) -> int:
@@ -70,11 +78,12 @@ def write_tiny_llama(path: Path, **options: Unpack[TinyOptions]) -> Path:
     The same options give the same bytes. Returns the path.
     """
     sizes = _Sizes(**options)
-    if sizes.vocabulary < VOCABULARY_MIN or sizes.hidden % sizes.heads or sizes.heads % sizes.kv_heads:
+    vocabulary_min = SENTENCEPIECE_MIN if sizes.pre == "spm" else VOCABULARY_MIN
+    if sizes.vocabulary < vocabulary_min or sizes.hidden % sizes.heads or sizes.heads % sizes.kv_heads:
         raise ValueError(f"a tiny llama cannot have these sizes: {sizes}")
     writer = GGUFWriter(path, "llama")
     _add_metadata(writer, sizes)
-    _add_vocabulary(writer, sizes.vocabulary)
+    _add_vocabulary(writer, sizes)
     type_ = GGMLQuantizationType[sizes.quantisation]
     rng = np.random.default_rng(sizes.seed)
     for name, shape in _shapes(sizes):
@@ -89,37 +98,6 @@ def write_tiny_llama(path: Path, **options: Unpack[TinyOptions]) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
-
-
-def tiny_vocabulary(size: int) -> tuple[list[str], list[int], list[str]]:
-    """The tokens, their types and the merges of a tiny model."""
-    pairs = list(islice(_merges(), size - VOCABULARY_MIN))
-    tokens = [*CONTROL_TOKENS, *_byte_symbols(), *(first + second for first, second in pairs)]
-    types = [int(TokenType.CONTROL)] * len(CONTROL_TOKENS)
-    types += [int(TokenType.NORMAL)] * (len(tokens) - len(types))
-    padding = range(size - len(tokens))
-    tokens += [f"[PAD{index}]" for index in padding]
-    types += [int(TokenType.UNUSED) for _ in padding]
-    return tokens, types, [f"{first} {second}" for first, second in pairs]
-
-
-def _merges() -> Iterator[tuple[str, str]]:
-    """Pairs of common letters first, so that a small vocabulary still merges something in English."""
-    letters = sorted(ascii_lowercase, key="etaoinshrdlucmfwypvbgkqjxz".index)
-    yield from (("Ġ", letter) for letter in letters)
-    yield from product(letters, letters)
-
-
-def _byte_symbols() -> list[str]:
-    """GPT-2's 256 printable characters, one for each byte (its `bytes_to_unicode`)."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    others = [byte for byte in range(256) if byte not in printable]
-    symbols = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-    return [symbols[byte] for byte in range(256)]
 
 
 def _add_metadata(writer: GGUFWriter, sizes: _Sizes) -> None:
@@ -138,13 +116,18 @@ def _add_metadata(writer: GGUFWriter, sizes: _Sizes) -> None:
         writer.add_float32("llama.rope.scaling.factor", sizes.rope_scale)
 
 
-def _add_vocabulary(writer: GGUFWriter, size: int) -> None:
-    tokens, types, merges = tiny_vocabulary(size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+def _add_vocabulary(writer: GGUFWriter, sizes: _Sizes) -> None:
+    if sizes.pre == "spm":
+        tokens, types, scores = tiny_sentencepiece(sizes.vocabulary)
+        writer.add_tokenizer_model("llama")
+        writer.add_token_scores(scores)
+    else:
+        tokens, types, merges = tiny_vocabulary(sizes.vocabulary)
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(sizes.pre)
+        writer.add_token_merges(merges)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges(merges)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_add_bos_token(False)
