@@ -120,10 +120,12 @@ class SwimCore:
 
     def suspect(self, peer: PeerId, now: float) -> list[Effect]:
         """Another part of this peer saw a connection to `peer` break: probe it now, whoever's turn it is."""
+        self._notice_lag(now)
         return self._probe(peer, now)
 
     def merge_hint(self, contacts: Sequence[Contact], now: float) -> list[Effect]:
         """Contacts that may be members, from the DHT or a cache: a few unknown ones are asked."""
+        self._notice_lag(now)
         effects: list[Effect] = []
         unknown = [
             each
@@ -224,6 +226,7 @@ class SwimCore:
 
     def disconnected(self, contact: Contact, now: float) -> list[Effect]:
         """A stream could not be opened or broke: a join target is tried later, a member probed at once."""
+        self._notice_lag(now)
         if contact.peer is not None and self._members.table.active(contact.peer) is not None:
             return self._probe(contact.peer, now)
         if self._targets.on_failure(contact.endpoint, now):

@@ -48,7 +48,13 @@ def contact(index: int) -> Contact:
 
 def holding(start: int = 0, end: int = 10, queue: int = 0) -> Holding:
     return Holding(
-        model="smollm2:135m", digest=b"d" * 32, layer_count=30, start=start, end=end, step_us=1400, queue=queue
+        model="smollm2:135m",
+        digest=b"d" * 32,
+        layer_count=30,
+        start=start,
+        end=end,
+        step_us=1400,
+        queue=queue,
     )
 
 
@@ -149,7 +155,7 @@ class Swarm:
 
 
 def run_until(world: World, predicate: Callable[[], bool], timeout_s: float, step_s: float = 0.05) -> bool:
-    """Like `run_until_true`, but looks only every `step_s`: a look at a whole swarm costs more than events."""
+    """Like `run_until_true`, but looks only every `step_s`: a look at all costs more than an event."""
     end = world.now + timeout_s
     while not predicate():
         if world.now >= end:

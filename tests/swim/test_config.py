@@ -11,9 +11,7 @@ from p2pinfer.swim.config import SwimConfig
 from p2pinfer.swim.suspicion import suspicion_s_min
 
 
-@pytest.mark.parametrize(
-    "preset", [SwimConfig.lan, SwimConfig.wan, SwimConfig.local, SwimConfig.for_tests]
-)
+@pytest.mark.parametrize("preset", [SwimConfig.lan, SwimConfig.wan, SwimConfig.local, SwimConfig.for_tests])
 def test_presets_hold_their_own_rules(preset: Any) -> None:
     assert preset() == preset()
 
