@@ -24,6 +24,7 @@ from p2pinfer.effects import (
     OpenCache,
     Persist,
     Plane,
+    Priority,
     Send,
 )
 from p2pinfer.errors import LocalProtocolError
@@ -56,6 +57,10 @@ class ToyAsk(Message):
 
     number: int
     padding: Annotated[bytes, Size(1 << 20)] = b""
+
+    @property
+    def priority(self) -> Priority:
+        return Priority.BULK if self.padding else Priority.CONTROL
 
 
 @registered

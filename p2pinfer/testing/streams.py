@@ -187,7 +187,7 @@ class Streams:
         source, target = lane.source, lane.target
         verdict = network.judge(Packet(source.name, target.name, message, world.now))
         if isinstance(verdict, Drop):
-            lane.waiting.insert(0, message)
+            lane.waiting.append(message)
             self._stall(connection, lane)
             return False
         path = network.path(source.name, target.name)

@@ -175,6 +175,7 @@ def test_a_plan_draws_every_kind_keeps_a_majority_up_and_heals_all() -> None:
         plan = FaultPlan.random(world.rng("plan"), list(world.hosts), 20.0, menu)
         kinds |= {fault.kind for fault in plan.faults}
         plan.apply(world)
+        world.network.partition("h1", "h2")
         world.checkers.append(Always("most of them run", partial(most_run, hosts)))
         world.run_until(20.0)
         world.run_for(0.0)

@@ -164,6 +164,22 @@ def test_a_dial_into_a_partition_gives_up_or_goes_through_when_it_heals() -> Non
         assert (two.delivered, one.core.lost) == (([1], []) if heals else ([], [contact(2)]))
 
 
+def test_what_waits_for_a_dial_leaves_by_its_priority() -> None:
+    world, one, two = pair()
+    one.call(lambda core, now: core.ask(contact(2), [1, 2], padding=b"large"))
+    ask(one, 3, 4)
+    world.run_for(2)
+    assert two.delivered == [3, 4, 1, 2]
+
+
+def test_a_failed_dial_is_not_told_to_the_next_life() -> None:
+    world, one, _ = pair()
+    ask(one, 1, to=8)
+    one.restart()
+    world.run_for(1)
+    assert one.core.lost == []
+
+
 def test_two_dials_that_cross_become_one_connection_without_loss() -> None:
     world, one, two = pair()
     ask(one, 1, 2)
