@@ -74,14 +74,10 @@ def _discard(_: str) -> None:
 
 
 def stats_line(summary: dict[str, Any]) -> str:
-    """Return the figures of an answer in one line; `runtime/answer.py` says what a summary holds."""
-    speed = summary.get("tokens_per_s")
-    pauses = [f"{each.get('stall_ms', 0):.0f} ms" for each in summary.get("recoveries", ())]
-    hops = [f"{hop.get('span')}@{hop.get('endpoint')}" for hop in summary.get("chain", ())]
+    """Return the figures of an answer in one line."""
+    hops = " > ".join(f"{hop['peer'][:8]} [{hop['span']}]" for hop in summary["chain"])
+    stalls = [f"{recovery['stall_ms']:.0f} ms" for recovery in summary["recoveries"]]
     return (
-        f"{summary.get('tokens', 0)} tokens"
-        + (f" at {speed:.1f} tokens/s" if speed is not None else "")
-        + f", {summary.get('prompt_tokens', 0)} in the prompt"
-        + (f", {len(pauses)} recoveries with pauses of {', '.join(pauses)}" if pauses else "")
-        + f", chain {' > '.join(hops) or 'unknown'}"
+        f"{summary['tokens']} tokens at {summary['tokens_per_s'] or 0:.1f} tokens/s, "
+        f"{summary['prompt_tokens']} in the prompt, recoveries: {', '.join(stalls) or 'none'}, chain {hops}"
     )

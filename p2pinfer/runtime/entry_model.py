@@ -37,13 +37,9 @@ class EntryModel:
         """
         with GGUFFile.open(path) as file:
             config = ModelConfig.from_gguf(file)
-            return cls(
-                name, digest, config, Tokenizer.from_gguf(file), ChatTemplate.from_gguf(file)
-            )
+            return cls(name, digest, config, Tokenizer.from_gguf(file), ChatTemplate.from_gguf(file))
 
-    def request(
-        self, *, prompt: str, chat: Sequence[ChatMessage], raw: bool, sampling: Sampling
-    ) -> Request:
+    def request(self, *, prompt: str, chat: Sequence[ChatMessage], raw: bool, sampling: Sampling) -> Request:
         """Turn a question into a request for the swarm.
 
         Args:
@@ -59,7 +55,7 @@ class EntryModel:
             tokens = self.tokenizer.encode(prompt, allow_special=False, with_bos=True)
         else:
             turns = [*chat, *([ChatMessage("user", prompt)] if prompt else [])]
-            tokens = self.template.encode(self.tokenizer, turns)
+            tokens = self.tokenizer.encode(self.template.render(turns), allow_special=True, with_bos=True)
         if not tokens:
             raise PromptTooLong("the prompt is empty: give at least one character")
         context = self.config.context_length

@@ -1,27 +1,27 @@
 """A peer's home: its key, its swarm and its membership, in the data directory.
 
-    identity.key      this peer's own key; never leaves the machine
-    owner.key         only where the swarm was founded: whoever has it decides who is a member
-    swarm.json        which swarm, and addresses to come back through
-    membership        the certificates that show that this peer was admitted
+identity.key      this peer's own key; never leaves the machine
+owner.key         only where the swarm was founded: whoever has it decides who is a member
+swarm.json        which swarm, and addresses to come back through
+membership        the certificates that show that this peer was admitted
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from p2pinfer.errors import ConfigError, StorageError
 from p2pinfer.identity import Identity
 from p2pinfer.ids import Endpoint, SwarmId
-from p2pinfer.membership import Invite, SwarmPolicy, issue_certificate, load_membership
+from p2pinfer.membership import BACKDATE_S, Invite, SwarmPolicy, issue_certificate, load_membership
 from p2pinfer.runtime.files import replace_file
 from p2pinfer.wire.codec import encode
 from p2pinfer.wire.messages.membership import Membership
 
-__all__ = ["ADMITTED_S", "Home", "make_invite", "open_home"]
+__all__ = ["ADMITTED_S", "Home", "client_home", "invited_client", "make_invite", "open_home"]
 
 ADMITTED_S = 10 * 365 * 86400.0
 """How long the founder admits itself for. Others are members as long as their invite is good."""
@@ -29,6 +29,8 @@ ADMITTED_S = 10 * 365 * 86400.0
 _OWNER = "owner.key"
 _SWARM = "swarm.json"
 _MEMBERSHIP = "membership"
+_CLIENT_KEY = "client.key"
+_CLIENT_MEMBERSHIP = "client.membership"
 _ADDRESSES_COUNT_MAX = 16
 
 
@@ -77,13 +79,45 @@ def open_home(directory: Path, join: Sequence[str], now: float) -> Home:
         return _join(directory, identity, invites, plain, known, now)
     if known is not None:
         swarm, addresses = known
-        return Home(directory, identity, swarm, _read_membership(directory, swarm), plain or addresses)
+        return Home(
+            directory, identity, swarm, _read_membership(directory / _MEMBERSHIP, swarm), plain or addresses
+        )
     if plain:
         raise ConfigError(
             f"{plain[0]} is an address, but this peer is a member of no swarm yet: join with an invite, "
             "which `p2pinfer invite` prints on a peer of the swarm"
         )
     return _found(directory, identity, now)
+
+
+def client_home(directory: Path) -> Home:
+    """Read what the command line proves itself with to the swarm of this data directory.
+
+    Raises:
+        ConfigError: No node was ever started with this directory.
+    """
+    known = _read_swarm(directory)
+    if known is None:
+        raise ConfigError(
+            f"{directory} belongs to no swarm: start a node first (python -m p2pinfer.node), "
+            "or give an invite with --join"
+        )
+    identity = Identity.load(directory / _CLIENT_KEY)
+    membership = _read_membership(directory / _CLIENT_MEMBERSHIP, known[0])
+    return Home(directory, identity, known[0], membership, known[1])
+
+
+def invited_client(text: str, now: float) -> Home:
+    """Make a passing identity for the command line from an invite; nothing is written.
+
+    Raises:
+        ConfigError: The invite is damaged or has run out.
+    """
+    invite = Invite.parse(text)
+    identity = Identity.generate()
+    return Home(
+        Path(), identity, invite.swarm, invite.admit(identity, now, ADMITTED_S), tuple(invite.addresses)
+    )
 
 
 def make_invite(directory: Path, addresses: Sequence[Endpoint], valid_s: float, now: float) -> Invite:
@@ -95,20 +129,21 @@ def make_invite(directory: Path, addresses: Sequence[Endpoint], valid_s: float, 
     path = directory / _OWNER
     known = _read_swarm(directory)
     if known is None or not path.exists():
-        raise ConfigError(
-            f"{directory} holds no owner's key: make invites where the swarm was founded, or start a node here"
-        )
+        raise ConfigError(f"{directory} holds no owner's key: make invites where the swarm was founded")
     return Invite.create(Identity.load(path), addresses, valid_s, now, is_open=known[0].is_open)
 
 
 def _found(directory: Path, identity: Identity, now: float) -> Home:
     owner = Identity.load_or_create(directory / _OWNER)
     swarm = SwarmPolicy(SwarmId(owner.public_key))
-    certificate = issue_certificate(
-        owner, swarm.id, identity.public_key, not_before=now - 300.0, not_after=now + ADMITTED_S
-    )
-    membership = Membership(swarm=swarm.id, chain=(certificate,))
-    replace_file(directory / _MEMBERSHIP, encode(membership))
+
+    def admit(key: Identity) -> Membership:
+        certificate = issue_certificate(
+            owner, swarm.id, key.public_key, not_before=now - BACKDATE_S, not_after=now + ADMITTED_S
+        )
+        return Membership(swarm=swarm.id, chain=(certificate,))
+
+    membership = _admit_both(directory, identity, admit)
     _write_swarm(directory, swarm, ())
     return Home(directory, identity, swarm, membership, ())
 
@@ -129,11 +164,19 @@ def _join(
             f"{directory} belongs to swarm {known[0].id.short}, the invite to {swarm.id.short}: "
             "name another directory with --data-dir"
         )
-    membership = invites[0].admit(identity, now, ADMITTED_S)
+    membership = _admit_both(directory, identity, lambda key: invites[0].admit(key, now, ADMITTED_S))
     addresses = (*plain, *(address for invite in invites for address in invite.addresses))
-    replace_file(directory / _MEMBERSHIP, encode(membership))
     _write_swarm(directory, swarm, addresses)
     return Home(directory, identity, swarm, membership, addresses)
+
+
+def _admit_both(directory: Path, identity: Identity, admit: Callable[[Identity], Membership]) -> Membership:
+    """Admit this peer and the command line of its data directory; returns the peer's membership."""
+    client = Identity.load_or_create(directory / _CLIENT_KEY)
+    replace_file(directory / _CLIENT_MEMBERSHIP, encode(admit(client)))
+    membership = admit(identity)
+    replace_file(directory / _MEMBERSHIP, encode(membership))
+    return membership
 
 
 def _read_address(text: str) -> Endpoint:
@@ -143,15 +186,13 @@ def _read_address(text: str) -> Endpoint:
         raise ConfigError(f"join: {error}, and no invite, which begins with p2pinfer:") from error
 
 
-def _read_membership(directory: Path, swarm: SwarmPolicy) -> Membership:
+def _read_membership(path: Path, swarm: SwarmPolicy) -> Membership:
     try:
-        membership = load_membership((directory / _MEMBERSHIP).read_bytes())
+        membership = load_membership(path.read_bytes())
     except OSError as error:
-        raise ConfigError(
-            f"{directory / _MEMBERSHIP}: {error.strerror}; join again with an invite"
-        ) from error
+        raise ConfigError(f"{path}: {error.strerror}; join again with an invite") from error
     if membership.swarm != swarm.id:
-        raise ConfigError(f"{directory}: the membership is of another swarm; join again with an invite")
+        raise ConfigError(f"{path}: the membership is of another swarm; join again with an invite")
     return membership
 
 

@@ -1,0 +1,192 @@
+"""A swarm of node processes on this machine, for the demonstration, the end-to-end tests and benchmarks.
+
+Every process listens on a loopback port that the system chose and keeps its things in a folder of its own
+below one temporary directory. Whatever way the block is left, no process and no file stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pinfer.errors import UnavailableError
+from p2pinfer.ids import Endpoint, Span
+
+if TYPE_CHECKING:
+    from p2pinfer.runtime.peer import Peer
+
+__all__ = ["LocalNode", "LocalSwarm", "open_swarm", "wait_for_holders"]
+
+START_TIMEOUT_S = 120.0
+"""How long nodes may take to load their layers: seconds, but minutes on a loaded machine."""
+STOP_TIMEOUT_S = 5.0
+_POLL_S = 0.05
+
+
+@dataclass(slots=True)
+class LocalNode:
+    """One node process."""
+
+    name: str
+    span: Span
+    directory: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.poll() is None
+
+    def peer_id(self) -> str:
+        """The id that it has once it runs, in hexadecimal; empty before."""
+        try:
+            return str(json.loads((self.directory / "node.json").read_text())["peer_id"])
+        except (OSError, ValueError, KeyError):
+            return ""
+
+    def kill(self, signal_number: int = signal.SIGKILL) -> None:
+        """Send a signal; SIGKILL leaves it no chance to say goodbye."""
+        self.process.send_signal(signal_number)
+
+    def last_words(self) -> str:
+        """The last line of what it logged."""
+        try:
+            lines = (self.directory / "log").read_text(errors="replace").strip().splitlines()
+        except OSError:
+            return ""
+        return lines[-1] if lines else ""
+
+
+@dataclass(slots=True)
+class LocalSwarm:
+    """Node processes, and the peer in this process that they joined through."""
+
+    peer: Peer
+    directory: Path
+    cache_dir: Path
+    model: str
+    nodes: list[LocalNode] = field(default_factory=list)
+
+    def start(self, span: Span) -> LocalNode:
+        """Start one more node with these layers; it takes seconds until it serves."""
+        name = f"node{len(self.nodes)}"
+        directory = self.directory / name
+        directory.mkdir(mode=0o700)
+        settings = {
+            "join": [self.peer.invite],
+            "listen": "127.0.0.1:0",
+            "model": self.model,
+            "span": f"{span.start}:{span.end}",
+            "data_dir": str(directory),
+            "cache_dir": str(self.cache_dir),
+            "profile": "local",
+            "threads": 1,
+        }
+        config = directory / "node.toml"
+        # The invite is a secret: in a file of ours, and not where `ps` shows it.
+        config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        with (directory / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "p2pinfer.node", "--config", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is ours to handle: we end them
+            )
+        node = LocalNode(name, span, directory, process)
+        self.nodes.append(node)
+        return node
+
+    def node_of(self, peer_id: str) -> LocalNode | None:
+        """The node with this id."""
+        return next((node for node in self.nodes if node.peer_id() == peer_id), None)
+
+    async def stop(self) -> None:
+        """End every node: politely, then not."""
+        for node in self.nodes:
+            if node.is_running:
+                node.kill(signal.SIGCONT)
+                node.kill(signal.SIGTERM)
+        deadline = trio.current_time() + STOP_TIMEOUT_S
+        for node in self.nodes:
+            try:
+                left_s = max(0.0, deadline - trio.current_time())
+                await trio.to_thread.run_sync(node.process.wait, left_s)
+            except subprocess.TimeoutExpired:
+                node.kill()
+                node.process.wait()
+
+
+async def wait_for_holders(swarm: LocalSwarm, count: int, *, timeout_s: float = START_TIMEOUT_S) -> None:
+    """Wait until so many live peers serve layers.
+
+    Raises:
+        UnavailableError: A node ended, or it took too long; the message has its last words.
+    """
+    deadline = trio.current_time() + timeout_s
+    while _holder_count(swarm.peer) < count:
+        for node in swarm.nodes:
+            code = node.process.poll()
+            if code is not None and code > 0:
+                raise UnavailableError(f"{node.name} ended with code {code}: {node.last_words()}")
+        if trio.current_time() > deadline:
+            words = "; ".join(f"{node.name}: {node.last_words()}" for node in swarm.nodes)
+            raise UnavailableError(f"the nodes were not ready within {timeout_s:.0f} s: {words}")
+        await trio.sleep(_POLL_S)
+
+
+def _holder_count(peer: Peer) -> int:
+    status = peer.status()
+    return sum(1 for other in status["peers"] if other["state"] == "alive" and other["span"])
+
+
+@asynccontextmanager
+async def open_swarm(
+    spans: Sequence[Span], *, model: str, cache_dir: Path, wait: bool = True
+) -> AsyncIterator[LocalSwarm]:
+    """Start a peer without layers in this process and one node process for each span.
+
+    Raises:
+        UnavailableError: A node did not start.
+        ModelError: The model is not here.
+    """
+    from p2pinfer.config import NodeConfig, Profile
+    from p2pinfer.runtime.peer import open_peer
+
+    with tempfile.TemporaryDirectory(prefix="p2pinfer-") as folder:
+        directory = Path(folder)
+        config = NodeConfig(
+            listen=Endpoint("127.0.0.1", 0),
+            data_dir=directory / "entry",
+            cache_dir=cache_dir,
+            profile=Profile.LOCAL,
+        )
+        async with open_peer(config) as peer:
+            swarm = LocalSwarm(peer, directory, cache_dir, model)
+            try:
+                for span in spans:
+                    swarm.start(span)
+                if wait:
+                    await wait_for_holders(swarm, len(spans))
+                yield swarm
+            finally:
+                with trio.CancelScope(shield=True):
+                    await swarm.stop()

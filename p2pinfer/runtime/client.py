@@ -1,0 +1,107 @@
+"""A light client: talks to a node over a stream, holds no layers and is no member of the gossip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from p2pinfer.errors import ConfigError, PeerUnreachable, RemoteProtocolError
+from p2pinfer.identity import Verifier
+from p2pinfer.ids import Contact, Endpoint
+from p2pinfer.runtime.clock import Clock
+from p2pinfer.runtime.handshake import Credentials
+from p2pinfer.runtime.home import client_home, invited_client
+from p2pinfer.runtime.streams import Streams, StreamsEvents
+from p2pinfer.wire.messages.client import GenerateRequest, StatusReply, StatusRequest, Summary, TextPiece
+
+__all__ = ["Client", "connect"]
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+class Client:
+    """A connection to a node."""
+
+    def __init__(self, streams: Streams, node: Contact) -> None:
+        self._streams = streams
+        self.node = node
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[TextPiece | Summary]:
+        """Ask for an answer; the pieces come as they are made, then one summary.
+
+        Raises:
+            P2PInferError: What the node answers instead; the pieces so far are right.
+        """
+        async with self._streams.call(self.node, request) as responses:
+            async for message in responses:
+                if isinstance(message, TextPiece | Summary):
+                    yield message
+
+    async def status(self) -> dict[str, Any]:
+        """Ask the node how it is."""
+        async with self._streams.call(self.node, StatusRequest()) as responses:
+            reply = await responses.one()
+        if not isinstance(reply, StatusReply):
+            raise RemoteProtocolError(f"the node answered a StatusRequest with {type(reply).__name__}")
+        status: dict[str, Any] = json.loads(reply.json)
+        return status
+
+
+@asynccontextmanager
+async def connect(
+    data_dir: Path, *, node: Endpoint | None = None, join: str | None = None
+) -> AsyncIterator[Client]:
+    """Dial the given node, one of the invite's, or the one that runs with this data directory.
+
+    Raises:
+        ConfigError: There is nobody to dial, or no membership to show; the message says what to do.
+        PeerUnreachable: Nobody answers.
+        RemoteProtocolError: A kind of it: who answers is of another swarm, or refuses us.
+    """
+    clock = Clock()
+    home = invited_client(join, clock.now()) if join else client_home(data_dir)
+    endpoints = (node,) if node else home.addresses if join else (_running_node(data_dir),)
+    credentials = Credentials(home.identity, home.swarm, home.membership, Verifier())
+    streams = Streams(credentials, Endpoint("0.0.0.0", 0), clock=clock, events=StreamsEvents())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(streams.run)
+        try:
+            yield Client(streams, await _dial(streams, endpoints))
+        finally:
+            with trio.CancelScope(shield=True):
+                await streams.aclose()
+            nursery.cancel_scope.cancel()
+
+
+async def _dial(streams: Streams, endpoints: tuple[Endpoint, ...]) -> Contact:
+    refusal: RemoteProtocolError | None = None
+    for endpoint in endpoints:
+        try:
+            with trio.fail_after(CONNECT_TIMEOUT_S):
+                return await streams.connect(Contact(None, endpoint))
+        except RemoteProtocolError as error:
+            refusal = error
+        except (PeerUnreachable, trio.TooSlowError):
+            continue
+    if refusal is not None:
+        raise refusal
+    listed = ", ".join(map(str, endpoints))
+    raise PeerUnreachable(f"no node answers at {listed}: is one running there? (python -m p2pinfer.node)")
+
+
+def _running_node(data_dir: Path) -> Endpoint:
+    try:
+        return Endpoint.parse(json.loads((data_dir / "node.json").read_text())["endpoint"])
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no node runs with {data_dir}: start one (python -m p2pinfer.node), or give --node or --join"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{data_dir / 'node.json'} cannot be read ({error}): start the node again"
+        ) from error

@@ -1,0 +1,72 @@
+"""Answers the requests of clients: the command line, and whoever else dials with a membership."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Protocol
+
+from p2pinfer.effects import Message
+from p2pinfer.errors import LocalProtocolError
+from p2pinfer.ids import Contact
+from p2pinfer.runtime.answer import Answer
+from p2pinfer.runtime.calls import Handler
+from p2pinfer.wire.messages.client import (
+    ChatMessage,
+    GenerateRequest,
+    StatusReply,
+    StatusRequest,
+    Summary,
+    TextPiece,
+)
+from p2pinfer.wire.messages.inference import Sampling
+
+__all__ = ["Served", "client_handlers"]
+
+
+class Served(Protocol):
+    """What the requests need of a peer."""
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        chat: Sequence[ChatMessage] = (),
+        model: str = "",
+        sampling: Sampling = ...,
+        stop: Sequence[str] = (),
+        raw: bool = False,
+    ) -> Answer:
+        """Answer a prompt."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """Describe the peer."""
+        ...
+
+
+def client_handlers(peer: Served) -> Mapping[type[Message], Handler]:
+    """Return who answers which request."""
+
+    async def on_generate(contact: Contact, request: Message) -> AsyncGenerator[Message, None]:
+        if not isinstance(request, GenerateRequest):
+            raise LocalProtocolError(f"{type(request).__name__} is no GenerateRequest")
+        answer = peer.generate(
+            request.prompt,
+            chat=request.chat,
+            model=request.model,
+            sampling=request.sampling,
+            stop=request.stop,
+            raw=request.raw,
+        )
+        try:
+            async for token in answer:
+                yield TextPiece(text=token.text, token=token.token)
+            yield Summary(json=json.dumps(answer.summary))
+        finally:
+            await answer.aclose()
+
+    async def on_status(contact: Contact, request: Message) -> AsyncGenerator[Message, None]:
+        yield StatusReply(json=json.dumps(peer.status()))
+
+    return {GenerateRequest: on_generate, StatusRequest: on_status}

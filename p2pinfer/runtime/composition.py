@@ -1,0 +1,104 @@
+"""What a peer is made of: home, planes, driver, engine and core, wired once."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from p2pinfer.addresses import advertised_endpoint
+from p2pinfer.config import NodeConfig, Profile
+from p2pinfer.dht.config import DhtConfig
+from p2pinfer.effects import Deliver, Misbehaved, Notify
+from p2pinfer.identity import Verifier
+from p2pinfer.inference.config import HopConfig
+from p2pinfer.models.store import ModelStore
+from p2pinfer.peer_core import PeerConfig, PeerCore
+from p2pinfer.runtime.clock import Clock
+from p2pinfer.runtime.datagrams import Datagrams
+from p2pinfer.runtime.disk import Disk
+from p2pinfer.runtime.driver import Driver
+from p2pinfer.runtime.handshake import Credentials
+from p2pinfer.runtime.home import Home
+from p2pinfer.runtime.planes import Inputs, Planes
+from p2pinfer.runtime.sockets import Sockets
+from p2pinfer.runtime.streams import Streams, StreamsEvents
+from p2pinfer.swim.config import SwimConfig
+from p2pinfer.wire.envelope import Envelopes
+
+__all__ = ["Handle", "Parts", "compose"]
+
+Handle = Callable[[Deliver | Notify | Misbehaved], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a peer is made of."""
+
+    config: NodeConfig
+    home: Home
+    clock: Clock
+    core: PeerCore
+    driver: Driver[PeerCore]
+    planes: Planes
+    streams: Streams
+    datagrams: Datagrams
+    store: ModelStore
+
+
+def compose(
+    config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: Sockets, handle: Handle
+) -> Parts:
+    """Make all parts of a peer and wire them; nothing runs yet.
+
+    Args:
+        config: The node's settings.
+        home: Who the peer is, and its swarm.
+        clock: The peer's.
+        disk: What survives a crash.
+        sockets: Bound already, since the port that is advertised may be the system's choice.
+        handle: Told what the core delivers, notifies and reports.
+    """
+    endpoint = advertised_endpoint(config, sockets.endpoint.port)
+    verifier = Verifier()
+    core = PeerCore(
+        public_key=home.identity.public_key,
+        endpoint=endpoint,
+        config=_core_config(config),
+        rng=random.Random(os.urandom(32)),
+        sign=home.identity.sign_statement,
+        now=clock.now(),
+    )
+    events = StreamsEvents()
+    streams = Streams(
+        Credentials(home.identity, home.swarm, home.membership, verifier),
+        endpoint,
+        clock=clock,
+        events=events,
+    )
+    inputs: list[Inputs] = []  # the planes want somebody to tell before the driver is there
+    datagrams = Datagrams(
+        sockets.datagrams,
+        Envelopes(home.identity, home.swarm, home.membership, verifier),
+        clock,
+        lambda sender, message: inputs[0].on_datagram(sender, message),
+    )
+    planes = Planes(datagrams, streams, disk, handle)
+    driver = Driver(core, clock=clock, performer=planes)
+    inputs.append(Inputs(driver))
+    events.on_message = inputs[0].on_message
+    events.on_disconnect = inputs[0].on_disconnect
+    store = ModelStore(config.models_dir)
+    return Parts(config, home, clock, core, driver, planes, streams, datagrams, store)
+
+
+def _core_config(config: NodeConfig) -> PeerConfig:
+    hop = HopConfig(memory_size_bytes_max=config.cache_size_bytes_max)
+    match config.profile:
+        case Profile.LOCAL:
+            return PeerConfig(swim=SwimConfig.local(), dht=DhtConfig.lan(), hop=hop)
+        case Profile.LAN:
+            return PeerConfig(swim=SwimConfig.lan(), dht=DhtConfig.lan(), hop=hop)
+        case Profile.WAN:
+            return PeerConfig(swim=SwimConfig.wan(), dht=DhtConfig.wan(), hop=hop)

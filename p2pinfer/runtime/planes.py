@@ -1,0 +1,116 @@
+"""Carries a peer's effects out and its inputs in: between the driver and the two planes, disk and engine."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from p2pinfer.effects import (
+    Compute,
+    Deliver,
+    DropCache,
+    Message,
+    Misbehaved,
+    Notify,
+    OpenCache,
+    Persist,
+    Plane,
+)
+from p2pinfer.errors import LocalProtocolError
+from p2pinfer.ids import Contact, PeerId
+from p2pinfer.peer_core import PeerCore
+from p2pinfer.runtime.datagrams import Datagrams
+from p2pinfer.runtime.disk import Disk
+from p2pinfer.runtime.driver import Driver
+from p2pinfer.runtime.streams import Streams
+from p2pinfer.runtime.worker import Worker
+from p2pinfer.work import EngineOutput
+
+__all__ = ["Inputs", "Planes"]
+
+_log = logging.getLogger(__name__)
+
+
+class Planes:
+    """Performs the effects of a `PeerCore`; see `driver.Performer`.
+
+    Attributes:
+        worker: The engine's; None until a span is loaded.
+    """
+
+    def __init__(
+        self,
+        datagrams: Datagrams,
+        streams: Streams,
+        disk: Disk,
+        handle: Callable[[Deliver | Notify | Misbehaved], None],
+    ) -> None:
+        self._datagrams = datagrams
+        self._streams = streams
+        self._disk = disk
+        self._handle = handle
+        self._counts: Counter[str] = Counter()
+        self.worker: Worker | None = None
+
+    def send(self, to: Contact, message: Message) -> None:
+        """Hand a message to its plane; what there is no room for is dropped and counted there."""
+        if message.PLANE is Plane.STREAM:
+            self._streams.send_nowait(to, message, hold=True)
+            return
+        try:
+            self._datagrams.send_nowait(to, message)
+        except LocalProtocolError:
+            self._counts["too large"] += 1
+            _log.exception("a %s was not sent", type(message).__name__)
+
+    def flush(self) -> None:
+        """Write what was held back."""
+        self._streams.flush()
+
+    async def persist(self, writes: Sequence[Persist]) -> None:
+        """Make the writes durable."""
+        await self._disk.write(writes)
+
+    def disconnect(self, peer: PeerId) -> None:
+        """Close the stream to a peer."""
+        self._streams.disconnect(peer)
+
+    def compute(self, effect: OpenCache | Compute | DropCache) -> None:
+        """Hand an effect to the engine's thread."""
+        if self.worker is not None:
+            self.worker.submit(effect)
+
+    def handle(self, effect: Deliver | Notify | Misbehaved) -> None:
+        """Tell the application."""
+        if isinstance(effect, Misbehaved):
+            self._counts["misbehaved"] += 1
+            _log.warning("peer %s misbehaves: %s", effect.peer.short, effect.reason)
+        self._handle(effect)
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start; a copy."""
+        return dict(self._counts)
+
+
+class Inputs:
+    """Gives the driver what the planes and the engine have for the core."""
+
+    def __init__(self, driver: Driver[PeerCore]) -> None:
+        self._driver = driver
+
+    def on_datagram(self, sender: Contact, message: Message) -> bool:
+        """Take a datagram's message, or drop it where the core cannot keep up."""
+        return self._driver.offer(lambda core, now: core.receive(sender, message, now))
+
+    async def on_message(self, sender: Contact, message: Message) -> None:
+        """Take a stream's message; the wait for room is what slows the sender down."""
+        await self._driver.submit(lambda core, now: core.receive(sender, message, now))
+
+    def on_disconnect(self, contact: Contact) -> None:
+        """A stream ended or could not be opened."""
+        self._driver.put(lambda core, now: core.disconnected(contact, now))
+
+    def on_computed(self, outputs: tuple[EngineOutput, ...]) -> None:
+        """The engine finished a batch."""
+        self._driver.put(lambda core, now: core.computed(outputs, now))
