@@ -155,17 +155,19 @@ class Connection:
         if self.is_retiring:
             self._maybe_finish()
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Read, write and watch until the connection is over; then `error` says why."""
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Read, write and watch until the connection is over; then `error` says why.
+
+        Args:
+            on_ready: Called before anything is read: from then on the connection takes messages.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
                 self.calls = Calls(self, self._receiver.handlers, nursery)
-                if self._state.is_over:
-                    return
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._watch)
-                task_status.started()
+                on_ready()
                 try:
                     await self._read()
                 except P2PInferError as error:

@@ -317,9 +317,7 @@ class Streams:
         self._open.add(connection)
         self._counts["connections opened"] += 1
         try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(connection.run)
-                self._adopt(connection, dialled)
+            await connection.run(lambda: self._adopt(connection, dialled))
         finally:
             self._open.discard(connection)
             self._held.discard(connection)
