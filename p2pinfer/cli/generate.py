@@ -74,10 +74,11 @@ def _discard(_: str) -> None:
 
 
 def stats_line(summary: dict[str, Any]) -> str:
-    """Return the figures of an answer in one line."""
-    hops = " > ".join(f"{hop['peer'][:8]} [{hop['span']}]" for hop in summary["chain"])
-    stalls = [f"{recovery['stall_ms']:.0f} ms" for recovery in summary["recoveries"]]
+    """Return the figures of an answer in one line; a node of another version may say less."""
+    hops = [f"{str(hop.get('peer'))[:8]} [{hop.get('span')}]" for hop in summary.get("chain", ())]
+    stalls = [f"{recovery.get('stall_ms', 0):.0f} ms" for recovery in summary.get("recoveries", ())]
     return (
-        f"{summary['tokens']} tokens at {summary['tokens_per_s'] or 0:.1f} tokens/s, "
-        f"{summary['prompt_tokens']} in the prompt, recoveries: {', '.join(stalls) or 'none'}, chain {hops}"
+        f"{summary.get('tokens', 0)} tokens at {summary.get('tokens_per_s') or 0:.1f} tokens/s, "
+        f"{summary.get('prompt_tokens', 0)} in the prompt, recoveries: {', '.join(stalls) or 'none'}, "
+        f"chain {' > '.join(hops) or 'unknown'}"
     )

@@ -102,13 +102,13 @@ def test_json_is_one_object_and_nothing_else(
 def test_statistics_go_to_stderr(node: ListeningClient, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "Hi", "--stats"]) == 0
     assert capsys.readouterr().err == (
-        "2 tokens at 12.3 tokens/s, 3 in the prompt, 1 recoveries with pauses of 42 ms, "
-        "chain 0:15@10.0.0.1:7946 > 15:30@10.0.0.2:7946\n"
+        "2 tokens at 12.3 tokens/s, 3 in the prompt, recoveries: 42 ms, chain aa [0:15] > bb [15:30]\n"
     )
 
 
-def test_statistics_of_one_token_know_no_speed() -> None:
-    assert stats_line({"tokens": 1, "tokens_per_s": None}) == "1 tokens, 0 in the prompt, chain unknown"
+def test_statistics_that_say_nothing_are_shown_all_the_same() -> None:
+    line = "0 tokens at 0.0 tokens/s, 0 in the prompt, recoveries: none, chain unknown"
+    assert stats_line({}) == stats_line({"tokens_per_s": None}) == line
 
 
 def test_a_prompt_can_come_from_the_standard_input(
