@@ -104,10 +104,12 @@ class CandidateHeap(NodeHeap):  # type: ignore[misc]  # the package has no types
 
     def push(self, nodes: list[ContactNode]) -> None:
         """Add those that are not in yet, and let go of the farthest where they are too many."""
-        super().push(nodes)
+        for node in nodes:  # one by one: the same node twice would stand in the heap, which cannot order it
+            super().push(node)
+            self._ids.add(node.id)
         if len(self.heap) > 4 * self.maxsize:
             self.heap = heapq.nsmallest(4 * self.maxsize, self.heap)
-        self._ids = {node.id for _, node in self.heap}
+            self._ids = {node.id for _, node in self.heap}
 
     def remove(self, peers: Iterable[bytes]) -> None:
         """Let go of some, whoever is next moves up."""

@@ -17,7 +17,6 @@ that share a set of asked peers.
 from __future__ import annotations
 
 import enum
-from collections import Counter
 from collections.abc import Iterable
 
 from p2pinfer.dht.config import DhtConfig
@@ -51,7 +50,7 @@ class Lookup:
         self._candidates = CandidateHeap(key, config.k)
         self._asked: dict[bytes, _Asked] = {}
         self._failed: set[bytes] = set()
-        self._endpoints: Counter[Endpoint] = Counter()
+        self._ids_at: dict[Endpoint, set[PeerId]] = {}
         self._answers_without_progress = 0
 
     @property
@@ -73,8 +72,6 @@ class Lookup:
             Whether one of them is now among the k nearest.
         """
         fresh = [ContactNode(contact) for contact in contacts if self._is_new(contact)]
-        for node in fresh:
-            self._endpoints[node.contact.endpoint] += 1
         if fresh:
             self._candidates.push(fresh)
         added = {node.id for node in fresh}
@@ -119,10 +116,10 @@ class Lookup:
 
     def _is_new(self, contact: Contact) -> bool:
         peer = contact.peer
-        return (
-            peer is not None
-            and peer != self._own
-            and peer not in self._failed
-            and peer not in self._asked
-            and self._endpoints[contact.endpoint] < _IDS_PER_ENDPOINT_MAX
-        )
+        if peer is None or peer == self._own or peer in self._failed or peer in self._asked:
+            return False
+        ids = self._ids_at.setdefault(contact.endpoint, set())
+        if peer not in ids and len(ids) >= _IDS_PER_ENDPOINT_MAX:
+            return False
+        ids.add(peer)
+        return True

@@ -1,0 +1,187 @@
+"""What others can make a peer do: sizes, tokens, rates."""
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pinfer.dht.answers import Answers
+from p2pinfer.dht.config import AnswerConfig, DhtConfig
+from p2pinfer.dht.limits import RateLimit
+from p2pinfer.dht.packing import pack, question_padding
+from p2pinfer.dht.store import RecordStore
+from p2pinfer.dht.table import RoutingTable
+from p2pinfer.dht.tokens import HeldTokens, TokenIssuer
+from p2pinfer.effects import Send
+from p2pinfer.ids import Contact, Endpoint
+from p2pinfer.wire.codec import decode, encode, encoded_size
+from p2pinfer.wire.messages.dht import (
+    DhtPing,
+    DhtPong,
+    FindNodes,
+    FoundNodes,
+    Stored,
+    StoreRecord,
+)
+from tests.dht.peers import contact, endpoint, peer_id, record, sent
+
+OWN, ASKER = peer_id(0), contact(900)
+BIG = (1 << 63) - 1
+
+
+def answers(contacts: int = 0, records: int = 0, *, host: str | None = None) -> Answers:
+    config = DhtConfig()
+    table, store = RoutingTable(OWN, config), RecordStore(config.record)
+    for index in range(1, contacts + 1):
+        table.confirm(contact(index, host), 0.01, 0.0)
+    for index in range(1, records + 1):
+        filled = record(index, subkey=bytes(64), value=bytes(512), sequence=BIG, expires_s=1000.0)
+        store.put(filled, 0.0)
+    return Answers(table, store, config, random.Random(1), 0.0)
+
+
+def ask(served: Answers, message: FindNodes, *, who: Contact = ASKER, now: float = 0.0) -> list[FoundNodes]:
+    assert who.peer is not None
+    return [found for _, found in sent(served.receive(who, who.peer, message, now), FoundNodes)]
+
+
+def question(token: bytes = b"", *, records: bool = True, padded: bool = True) -> FindNodes:
+    padding = question_padding(1000) if padded and not token else b""
+    return FindNodes(query=BIG, key=bytes(32), records=records, token=token, padding=padding)
+
+
+def test_every_page_fits_a_datagram_and_nothing_is_lost() -> None:
+    served = answers(contacts=60, records=9)
+    token = ask(served, question())[0].token
+    pages = ask(served, question(token))
+    assert [page.page for page in pages] == list(range(len(pages)))
+    assert {page.page_count for page in pages} == {len(pages)}
+    assert all(encoded_size(page) <= 1000 for page in pages)
+    assert all(decode(encode(page)) == page for page in pages)
+    assert len({each.peer for page in pages for each in page.contacts}) == 30
+    assert len(pages) == 8, "two for the contacts, and then as many of the records as may be sent"
+    assert len({each.owner for page in pages for each in page.records}) == 6
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(
+    st.lists(st.integers(0, 39), max_size=30),
+    st.lists(st.tuples(st.integers(0, 64), st.integers(0, 512)), max_size=20),
+    st.integers(41, 1000),
+    st.integers(1, 8),
+)
+def test_the_counted_size_of_a_page_is_never_below_the_real_one(
+    hosts: list[int], records: list[tuple[int, int]], size_bytes_max: int, pages_count_max: int
+) -> None:
+    contacts = [Contact(peer_id(i), Endpoint("9" * size, 65535)) for i, size in enumerate(hosts)]
+    kept = [
+        record(i, subkey=bytes(subkey), value=bytes(value), sequence=BIG, expires_s=4e9)
+        for i, (subkey, value) in enumerate(records)
+    ]
+    pages, is_cut = pack(contacts, kept, size_bytes_max, pages_count_max)
+    assert 1 <= len(pages) <= pages_count_max
+    count = 0
+    for page in pages:
+        message = FoundNodes(
+            query=BIG,
+            page=15,
+            page_count=16,
+            token=bytes(8),
+            again=True,
+            contacts=tuple(page.contacts),
+            records=tuple(page.records),
+        )
+        assert encoded_size(message) <= page.size_bytes <= size_bytes_max
+        count += len(page.contacts) + len(page.records)
+    assert is_cut == (count < len(contacts) + len(kept))
+
+
+def test_an_unproved_address_gets_no_more_bytes_than_it_sent() -> None:
+    served = answers(contacts=60, records=20)
+    for padding in (0, 1, 50, 100, 400, 700, 920, 1024):
+        message = FindNodes(query=BIG, key=bytes(32), records=True, padding=bytes(padding))
+        found = ask(served, message)
+        assert len(found) == 1
+        assert encoded_size(found[0]) <= encoded_size(message)
+        assert found[0].again
+    assert encoded_size(DhtPong(BIG)) <= encoded_size(DhtPing(BIG))
+    no_token = StoreRecord(query=BIG, token=bytes(8), record=record())
+    (effect,) = served.receive(ASKER, peer_id(900), no_token, 0.0)
+    assert isinstance(effect, Send)
+    assert effect.message == Stored(BIG, "token")
+    assert encoded_size(effect.message) < encoded_size(no_token)
+
+
+def test_a_padded_question_gets_most_of_the_contacts_at_once() -> None:
+    (found,) = ask(answers(contacts=30), question(records=False))
+    assert len(found.contacts) >= 17
+    assert not found.again, "fewer contacts do no harm: others tell of the rest"
+
+
+def test_a_token_is_good_for_one_peer_at_one_endpoint() -> None:
+    issuer = TokenIssuer(300.0, random.Random(1), 0.0)
+    token = issuer.issue(ASKER, 0.0)
+    assert issuer.is_good(token, ASKER, 0.0)
+    assert not issuer.is_good(token, Contact(peer_id(901), ASKER.endpoint), 0.0)
+    assert not issuer.is_good(token, Contact(ASKER.peer, endpoint(901)), 0.0)
+    assert not issuer.is_good(b"", ASKER, 0.0)
+    assert not issuer.is_good(bytes(8), ASKER, 0.0)
+
+
+def test_a_token_lives_one_interval_at_least_and_two_at_most() -> None:
+    for issued_at in (0.0, 299.0, 301.0):
+        issuer = TokenIssuer(300.0, random.Random(1), 0.0)
+        token = issuer.issue(ASKER, issued_at)
+        assert issuer.is_good(token, ASKER, issued_at + 300.0 - 1.0)
+        assert not issuer.is_good(token, ASKER, issued_at + 600.0)
+    issuer = TokenIssuer(300.0, random.Random(1), 0.0)
+    token = issuer.issue(ASKER, 0.0)
+    assert not issuer.is_good(token, ASKER, 1e9), "a long silence ends at once"
+    held = HeldTokens(300.0)
+    held.keep(peer_id(1), token, 0.0)
+    assert held.token_for(peer_id(1), 299.0) == token
+    assert held.token_for(peer_id(1), 300.0) == b""
+    assert held.token_for(None, 0.0) == b""
+
+
+def test_held_tokens_are_bounded() -> None:
+    held = HeldTokens(300.0)
+    for index in range(4200):
+        held.keep(peer_id(index), bytes(8), 0.0)
+    assert held.token_for(peer_id(0), 0.0) == b""
+    assert held.token_for(peer_id(4199), 0.0) == bytes(8)
+
+
+def test_a_bad_token_is_answered_with_a_good_one() -> None:
+    served = answers(contacts=30)
+    (found,) = ask(served, question(bytes(8)))
+    assert found.again
+    assert len(ask(served, question(found.token))[0].contacts) > 10
+
+
+def test_a_record_is_kept_for_a_proved_address_alone() -> None:
+    served = answers()
+    token = ask(served, question())[0].token
+    good = StoreRecord(query=1, token=token, record=record(expires_s=9.0))
+    assert sent(served.receive(ASKER, peer_id(900), good, 0.0), Stored) == [(ASKER, Stored(1, "stored"))]
+    other = contact(901)
+    assert sent(served.receive(other, peer_id(901), good, 0.0), Stored) == [(other, Stored(1, "token"))]
+    assert ask(served, question(token))[0].records == (good.record,)
+    assert ask(served, question(token, records=False))[0].records == ()
+
+
+def test_questions_of_one_peer_are_limited_and_others_are_not_hurt() -> None:
+    limit = RateLimit(AnswerConfig(rate_per_s=10.0, rate_burst_count=5, rate_peers_count_max=3))
+    assert [limit.allows(peer_id(1), 0.0) for _ in range(6)] == [True] * 5 + [False]
+    assert limit.allows(peer_id(2), 0.0)
+    assert [limit.allows(peer_id(1), 0.1), limit.allows(peer_id(1), 0.1)] == [True, False]
+    for index in range(10):
+        limit.allows(peer_id(index), 0.0)
+    assert len(limit._permits) == 3
+
+
+def test_a_flood_is_dropped_unanswered() -> None:
+    served = answers()
+    got = [served.receive(ASKER, peer_id(900), DhtPing(n), 0.0) for n in range(300)]
+    assert sum(bool(effects) for effects in got) == 100
+    assert served.counters["questions_over_rate"] == 200

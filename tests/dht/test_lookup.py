@@ -1,0 +1,132 @@
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pinfer.dht.config import DhtConfig, QueryConfig
+from p2pinfer.dht.lookup import Lookup
+from p2pinfer.ids import Contact, Endpoint, PeerId
+from tests.dht.peers import contact, endpoint, nearest_by_force, peer_id
+
+OWN = peer_id(0)
+KEY = peer_id(4242)
+
+
+def run(lookup: Lookup, knows: dict[PeerId, list[Contact]], dead: set[PeerId], rng: random.Random) -> int:
+    """Answer questions in random order until the lookup is done; return how many were asked."""
+    waiting: list[Contact] = lookup.choose_next()
+    asked = len(waiting)
+    while not lookup.is_done:
+        assert waiting, "a lookup that is not done waits for somebody"
+        each = waiting.pop(rng.randrange(len(waiting)))
+        assert each.peer is not None
+        if each.peer in dead:
+            lookup.failed(each.peer)
+        else:
+            lookup.answered(each.peer, has_progress=lookup.add(knows.get(each.peer, [])))
+        fresh = lookup.choose_next()
+        asked += len(fresh)
+        waiting += fresh
+    return asked
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(st.integers(1, 60), st.integers(0, 10), st.integers(0, 1000))
+def test_a_lookup_finds_the_true_nearest_of_the_living(count: int, k_less: int, seed: int) -> None:
+    rng = random.Random(seed)
+    config = DhtConfig(k=12 - k_less) if k_less < 10 else DhtConfig(k=3)
+    peers = [contact(index) for index in range(1, count + 1)]
+    dead = {each.peer for each in rng.sample(peers, count // 5) if each.peer is not None}
+    knows = {each.peer: rng.sample(peers, count) for each in peers if each.peer is not None}
+    lookup = Lookup(KEY, OWN, config)
+    lookup.add(peers)
+    asked = run(lookup, knows, dead, rng)
+    alive = [each.peer for each in peers if each.peer is not None and each.peer not in dead]
+    assert [found.peer for found in lookup.nearest] == nearest_by_force(KEY, alive, config.k)
+    assert asked == lookup.queries <= count
+
+
+def test_at_most_alpha_are_in_flight_until_it_stalls() -> None:
+    lookup = Lookup(KEY, OWN, DhtConfig())
+    lookup.add([contact(index) for index in range(1, 41)])
+    first = lookup.choose_next()
+    assert len(first) == 3
+    assert lookup.choose_next() == []
+    for each in first:
+        assert each.peer is not None
+        lookup.answered(each.peer, has_progress=False)
+    assert len(lookup.choose_next()) == 17, "nobody nearer: all of the k nearest are asked"
+
+
+def test_answers_need_not_come_in_rounds() -> None:
+    lookup = Lookup(KEY, OWN, DhtConfig())
+    lookup.add([contact(index) for index in range(1, 41)])
+    one, _, _ = lookup.choose_next()
+    assert one.peer is not None
+    lookup.answered(one.peer, has_progress=True)
+    assert len(lookup.choose_next()) == 1
+
+
+def test_a_slow_peer_gives_its_place_away_and_still_counts() -> None:
+    config = DhtConfig(k=4)
+    lookup = Lookup(KEY, OWN, config)
+    lookup.add([contact(index) for index in range(1, 5)])
+    slow = lookup.choose_next()[0]
+    assert slow.peer is not None
+    lookup.slow(slow.peer)
+    (last,) = lookup.choose_next()
+    for index in range(1, 5):
+        if peer_id(index) != slow.peer:
+            lookup.answered(peer_id(index), has_progress=False)
+    assert last in lookup.nearest
+    ends_without_it = lookup.is_done
+    assert not ends_without_it, "the slow one is among the k nearest"
+    lookup.answered(slow.peer, has_progress=False)
+    assert lookup.is_done
+    assert lookup.nearest[0] == slow
+
+
+def test_a_failed_peer_is_never_taken_back() -> None:
+    lookup = Lookup(KEY, OWN, DhtConfig())
+    lookup.add([contact(1), contact(2)])
+    lookup.choose_next()
+    lookup.failed(peer_id(1))
+    assert not lookup.add([contact(1)])
+    assert lookup.choose_next() == []
+    lookup.answered(peer_id(2), has_progress=False)
+    assert lookup.is_done
+    assert lookup.nearest == (contact(2),)
+
+
+def test_the_same_contact_many_times_in_one_answer_counts_once() -> None:
+    lookup = Lookup(KEY, OWN, DhtConfig())
+    assert lookup.add([contact(1), contact(2), contact(1), contact(1)])
+    assert sorted(lookup.choose_next(), key=str) == sorted([contact(1), contact(2)], key=str)
+
+
+def test_own_id_and_unknown_peers_are_not_candidates() -> None:
+    lookup = Lookup(KEY, OWN, DhtConfig())
+    assert not lookup.add([contact(0), Contact(None, endpoint(1))])
+    assert lookup.is_done
+
+
+def test_at_most_two_ids_at_one_endpoint_are_asked() -> None:
+    lookup = Lookup(KEY, OWN, DhtConfig())
+    lookup.add([Contact(peer_id(index), Endpoint("10.9.9.9", 1)) for index in range(1, 30)])
+    assert len(lookup.choose_next()) == 2
+
+
+def test_liars_cannot_make_a_lookup_ask_or_remember_without_bound() -> None:
+    lookup = Lookup(KEY, OWN, DhtConfig(query=QueryConfig(lookup_queries_max=50)))
+    lookup.add([contact(1)])
+    index = 2
+    waiting = lookup.choose_next()
+    while not lookup.is_done:
+        each = waiting.pop()
+        assert each.peer is not None
+        told = [contact(index + offset) for offset in range(30)]
+        index += 30
+        lookup.answered(each.peer, has_progress=lookup.add(told))
+        waiting += lookup.choose_next()
+        assert len(lookup._candidates.heap) <= 80
+    assert lookup.queries <= 50

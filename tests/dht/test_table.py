@@ -1,0 +1,239 @@
+import dataclasses
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pinfer.dht.config import DhtConfig, TableConfig
+from p2pinfer.dht.contacts import Bucket
+from p2pinfer.dht.keyspace import bucket_range, prefix_length
+from p2pinfer.dht.table import RoutingTable
+from p2pinfer.ids import Contact, Endpoint, PeerId
+from tests.dht.peers import contact, endpoint, nearest_by_force, peer_id
+
+OWN = peer_id(0)
+keys = st.binary(min_size=32, max_size=32)
+
+
+def table_with(count: int, k: int = 20) -> RoutingTable:
+    table = RoutingTable(OWN, DhtConfig(k=k, alpha=1))
+    for index in range(1, count + 1):
+        table.confirm(contact(index), 0.01, 1.0)
+    return table
+
+
+def in_bucket(prefix: int, count: int, seed: int = 1) -> list[Contact]:
+    """Contacts that all share exactly `prefix` leading bits with our own id."""
+    rng = random.Random(seed)
+    low, high = bucket_range(OWN, prefix)
+    return [
+        Contact(PeerId(rng.randint(low, high).to_bytes(32, "big")), endpoint(1000 + index))
+        for index in range(count)
+    ]
+
+
+@settings(deadline=None, derandomize=True, max_examples=80)
+@given(st.lists(keys, min_size=0, max_size=60, unique=True), keys, st.integers(1, 25), st.integers(1, 20))
+def test_nearest_is_exact(ids: list[bytes], key: bytes, count: int, k: int) -> None:
+    table = RoutingTable(OWN, DhtConfig(k=k, alpha=1))
+    for index, peer in enumerate(ids):
+        table.confirm(Contact(PeerId(peer), endpoint(index)), 0.01, 1.0)
+    known = [peer for peer in ids if PeerId(peer) in table]
+    assert [found.peer for found in table.nearest(key, count)] == nearest_by_force(key, known, count)
+    if k == 20 and len(ids) <= 20:
+        assert len(known) == len([peer for peer in ids if peer != OWN])
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.integers(0, 255), st.sampled_from(["low", "high", "own"]), st.integers(1, 20))
+def test_nearest_is_exact_at_the_borders_of_buckets(prefix: int, where: str, count: int) -> None:
+    table = table_with(50)
+    borders = [
+        edge.to_bytes(32, "big") for each in (prefix, 255 - prefix) for edge in bucket_range(OWN, each)
+    ]
+    for index, peer in enumerate(dict.fromkeys(borders)):
+        table.confirm(Contact(PeerId(peer), endpoint(500 + index)), 0.01, 1.0)
+    low, high = bucket_range(OWN, prefix)
+    key = {"low": low.to_bytes(32, "big"), "high": high.to_bytes(32, "big"), "own": bytes(OWN)}[where]
+    known = [found.peer for found in table.nearest(key, 10_000) if found.peer is not None]
+    expected = nearest_by_force(key, known, count)
+    assert [found.peer for found in table.nearest(key, count)] == expected
+    if where != "own":
+        assert expected[0] == key
+
+
+def test_a_package_bucket_takes_ids_of_256_bits_and_both_ends_of_its_range() -> None:
+    for prefix in (0, 1, 17, 254, 255):
+        bucket = Bucket(OWN, prefix, 20, 5.0)
+        assert bucket.last_updated == 5.0
+        assert bucket.range == bucket_range(OWN, prefix)
+        bucket.touch(9.0)
+        assert bucket.last_updated == 9.0
+
+
+def test_nobody_is_told_of_a_contact_that_has_never_answered() -> None:
+    table = RoutingTable(OWN, DhtConfig())
+    assert table.offer(contact(1), 1.0)
+    assert not table.offer(contact(1), 2.0)
+    assert table.nearest(OWN, 20) == []
+    assert table.seeds(OWN, 20, 1.0) == [contact(1)]
+    table.confirm(contact(1), 0.01, 2.0)
+    assert table.nearest(OWN, 20) == [contact(1)]
+    assert table.nearest(OWN, 20, but=peer_id(1)) == []
+
+
+def test_own_id_and_unusable_addresses_never_enter() -> None:
+    table = RoutingTable(OWN, DhtConfig())
+    for bad in (
+        contact(0),
+        Contact(None, endpoint(1)),
+        Contact(peer_id(1), Endpoint("0.0.0.0", 1)),
+        Contact(peer_id(1), Endpoint("no-address", 1)),
+        Contact(peer_id(1), Endpoint("10.0.0.1", 0)),
+    ):
+        assert not table.offer(bad, 1.0)
+        table.confirm(bad, 0.01, 1.0)
+    assert len(table) == 0
+
+
+def test_a_new_contact_does_not_push_a_working_one_out() -> None:
+    table = RoutingTable(OWN, DhtConfig())
+    crowd = in_bucket(0, 30)
+    for each in crowd:
+        table.confirm(each, 0.01, 1.0)
+    assert (len(table), table.waiting_count) == (20, 10)
+    assert table.check_at == 901.0
+
+
+def test_a_contact_that_answers_takes_the_place_of_one_that_never_did() -> None:
+    table = RoutingTable(OWN, DhtConfig(k=3))
+    *candidates, late = in_bucket(0, 4)
+    for each in candidates:
+        assert table.offer(each, 1.0)
+    table.confirm(late, 0.01, 2.0)
+    assert (len(table), table.waiting_count) == (3, 0)
+    assert table.nearest(OWN, 20) == [late]
+
+
+def test_one_lost_answer_costs_nobody_a_place_and_repeated_ones_do() -> None:
+    table = RoutingTable(OWN, DhtConfig(k=3))
+    *members, waiting = in_bucket(0, 4)
+    for each in (*members, waiting):
+        table.confirm(each, 0.01, 1.0)
+    loser = members[0]
+    assert loser.peer is not None
+    table.fail(loser.peer, 2.0)
+    assert loser.peer in table
+    assert loser not in table.nearest(OWN, 20), "a doubtful contact is told to nobody"
+    assert loser not in table.seeds(OWN, 20, 2.0), "it is left alone for a while"
+    assert loser in table.seeds(OWN, 20, 8.0)
+    table.confirm(loser, 0.01, 8.0)
+    assert loser in table.nearest(OWN, 20)
+    for at in (9.0, 20.0):
+        table.fail(loser.peer, at)
+    assert loser.peer not in table
+    assert waiting in table.nearest(OWN, 20)
+    assert (len(table), table.waiting_count) == (3, 0)
+
+
+def test_a_cut_cable_does_not_empty_the_table_at_once() -> None:
+    table = table_with(5)
+    for attempt in range(7):
+        for index in range(1, 6):
+            table.fail(peer_id(index), float(attempt))
+    assert table.good_count == 0
+    assert len(table.seeds(OWN, 20, 7.0)) == 5, "better a doubtful way than none"
+    for index in range(1, 6):
+        table.fail(peer_id(index), 8.0)
+    assert len(table) == 0
+
+
+def test_back_off_doubles_up_to_its_limit() -> None:
+    table = table_with(1)
+    waits = []
+    for _ in range(7):
+        table.fail(peer_id(1), 0.0)
+        waits.append(table.check_at)
+    assert waits == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0]
+
+
+def test_a_good_contact_keeps_its_address_and_a_doubtful_one_may_move() -> None:
+    table = table_with(1)
+    moved = Contact(peer_id(1), endpoint(77))
+    assert not table.offer(moved, 2.0)
+    assert table.nearest(OWN, 1) == [contact(1)]
+    table.fail(peer_id(1), 3.0)
+    assert table.offer(moved, 4.0)
+    table.confirm(moved, 0.01, 5.0)
+    assert table.nearest(OWN, 1) == [moved]
+
+
+def test_two_contacts_of_one_group_in_a_bucket_and_ten_in_the_table() -> None:
+    table = RoutingTable(OWN, DhtConfig())
+    rng = random.Random(2)
+    for prefix in range(12):
+        for index in range(5):
+            low, high = bucket_range(OWN, prefix)
+            peer = PeerId(rng.randint(low, high).to_bytes(32, "big"))
+            table.confirm(Contact(peer, Endpoint(f"8.8.8.{5 * prefix + index}", 7946)), 0.01, 1.0)
+    assert len(table) == 10
+    by_prefix = [prefix_length(OWN, found.peer or b"") for found in table.nearest(OWN, 100)]
+    assert max(by_prefix.count(prefix) for prefix in set(by_prefix)) == 2
+    for found in table.nearest(OWN, 100):
+        assert found.peer is not None
+        table.forget(found.peer)
+    table.confirm(contact(1, "8.8.8.8"), 0.01, 2.0)
+    assert len(table) == 1, "the count of a group goes down again"
+
+
+def test_private_addresses_are_exempt_unless_the_setting_says_no() -> None:
+    assert len(table_with(30)) + table_with(30).waiting_count == 30
+    strict = dataclasses.replace(DhtConfig(), table=TableConfig(private_exempt=False))
+    table = RoutingTable(OWN, strict)
+    for index in range(1, 31):
+        table.confirm(contact(index), 0.01, 1.0)
+    assert len(table) + table.waiting_count <= 10
+
+
+def test_an_answering_contact_replaces_a_doubtful_one_of_its_group() -> None:
+    table = RoutingTable(OWN, DhtConfig())
+    peers = [each.peer for each in in_bucket(0, 3)]
+    contacts = [Contact(peer, Endpoint(f"8.8.8.{index}", 1)) for index, peer in enumerate(peers)]
+    assert table.offer(contacts[0], 1.0)
+    assert table.offer(contacts[1], 1.0)
+    assert not table.offer(contacts[2], 1.0)
+    table.confirm(contacts[2], 0.01, 2.0)
+    assert contacts[2] in table.nearest(OWN, 20)
+    assert len(table) == 2
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from("ocfx"), st.integers(1, 40)), max_size=120), st.integers(1, 4))
+def test_the_counts_agree_whatever_happens(steps: list[tuple[str, int]], k: int) -> None:
+    table = RoutingTable(OWN, DhtConfig(k=k, alpha=1))
+    for at, (what, index) in enumerate(steps):
+        each = contact(index, f"8.8.{index % 3}.{index}")
+        if what == "o":
+            table.offer(each, float(at))
+        elif what == "c":
+            table.confirm(each, 0.01, float(at))
+        elif what == "f":
+            table.fail(peer_id(index), float(at))
+        else:
+            table.forget(peer_id(index))
+        present = [i for i in range(1, 41) if peer_id(i) in table]
+        assert len(table) + table.waiting_count == len(present)
+        for group in range(3):
+            assert sum(i % 3 == group for i in present) <= 10
+        good = [found.peer for found in table.nearest(OWN, 100)]
+        assert len(good) == len(set(good))
+
+
+def test_refresh_keys_reach_out_to_the_nearest_neighbour() -> None:
+    table = table_with(100)
+    rng = random.Random(3)
+    prefixes = [prefix_length(OWN, key) for key in table.choose_refresh_keys(5.0, rng, 10.0)]
+    deepest = max(prefix_length(OWN, found.peer or b"") for found in table.nearest(OWN, 100))
+    assert prefixes == list(range(deepest + 1))
+    table.touch(table.choose_refresh_keys(5.0, rng, 10.0)[0], 10.0)
+    assert len(table.choose_refresh_keys(5.0, rng, 10.0)) == deepest
