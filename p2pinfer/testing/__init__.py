@@ -40,10 +40,10 @@ from p2pinfer.testing.checkers import (
 from p2pinfer.testing.disk import SimDisk
 from p2pinfer.testing.engine import EngineFactory, SimEngine
 from p2pinfer.testing.faults import Fault, FaultMenu, FaultPlan, FaultWeights
-from p2pinfer.testing.host import CoreFactory, Host
+from p2pinfer.testing.host import Host
 from p2pinfer.testing.latency import Latency
 from p2pinfer.testing.network import Link, Network, Partition
-from p2pinfer.testing.process import Call, Stage
+from p2pinfer.testing.process import Call, CoreFactory, Stage
 from p2pinfer.testing.rng import derive
 from p2pinfer.testing.rules import Delay, Drop, Packet, Pass, Rule
 from p2pinfer.testing.trace import Trace

@@ -8,14 +8,12 @@
 
 from __future__ import annotations
 
-import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from p2pinfer.effects import (
     Compute,
-    Core,
     Deliver,
     Disconnect,
     DropCache,
@@ -36,21 +34,15 @@ from p2pinfer.ids import Contact
 from p2pinfer.testing.clock import HostClock
 from p2pinfer.testing.disk import SimDisk
 from p2pinfer.testing.engine import EngineFactory, SimWorker
-from p2pinfer.testing.process import Call, HostLog, Stage
+from p2pinfer.testing.process import Call, Command, CoreFactory, HostLog, Stage
 
 if TYPE_CHECKING:
     from p2pinfer.testing.world import World
 
-__all__ = ["INBOX_COUNT_MAX", "Command", "CoreFactory", "Host"]
+__all__ = ["INBOX_COUNT_MAX", "Host"]
 
 INBOX_COUNT_MAX = 1024
 """Inputs that wait while a host is stalled; more datagrams are dropped, as a full socket buffer does."""
-
-CoreFactory = Callable[
-    [Mapping[str, bytes], random.Random, float], "Core[Any] | tuple[Core[Any], list[Effect]]"
-]
-"""Makes a core from what is on disk, its generator and its `now`; at the start and at every restart."""
-Command = Callable[[Any, float], "list[Effect] | tuple[Any, list[Effect]]"]
 
 
 class Host:
@@ -249,8 +241,16 @@ class Host:
         self._perform(run(self.now), 0)
 
     def _drain(self, life: int) -> None:
-        """Take one input from the inbox: each is an event of its own, so that checkers see between them."""
+        """Take one input from the inbox: each is an event of its own, so that checkers see between them.
+
+        A tick that is due goes first, as in the driver: a process that was stalled sees its timeouts before
+        the answers that came meanwhile.
+        """
         if life == self.life and self._inbox and self.stage is Stage.UP and not self._busy:
+            deadline = self.core.deadline
+            if deadline is not None and self.clock.world_time(deadline) <= self.world.now:
+                self._take("tick", lambda now: list(self.core.tick(max(now, deadline))), (), first=True)
+                return
             what, run, details = self._inbox.popleft()
             self._take(what, run, details, first=True)
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from p2pinfer.effects import Core, Effect
 from p2pinfer.errors import P2PInferError
 from p2pinfer.ids import PeerId
 
 if TYPE_CHECKING:
     from p2pinfer.testing.host import Host
 
-__all__ = ["Call", "HostLog", "Stage"]
+__all__ = ["Call", "Command", "CoreFactory", "HostLog", "Stage"]
+
+CoreFactory = Callable[
+    [Mapping[str, bytes], random.Random, float], "Core[Any] | tuple[Core[Any], list[Effect]]"
+]
+"""Makes a core from what is on disk, its generator and its `now`; at the start and at every restart."""
+Command = Callable[[Any, float], "list[Effect] | tuple[Any, list[Effect]]"]
 
 
 class Stage(enum.Enum):
@@ -27,7 +35,8 @@ class Stage(enum.Enum):
 class Call:
     """What became of a command that was given to a core.
 
-    A command to a busy host waits for its turn. Its outcome is unknown for ever if the host crashes first.
+    A command to a busy host waits for its turn. `done` says that the core took it; its effects may still wait
+    for the disk. Its outcome is unknown for ever if the host crashes first.
     """
 
     __slots__ = ("done", "error", "value")

@@ -18,9 +18,10 @@ from p2pinfer.effects import Message
 from p2pinfer.errors import ConfigError, InternalError
 from p2pinfer.ids import Contact
 from p2pinfer.testing.engine import EngineFactory
-from p2pinfer.testing.host import CoreFactory, Host
+from p2pinfer.testing.host import Host
 from p2pinfer.testing.latency import Latency
 from p2pinfer.testing.network import LAN_LATENCY, Link, Network
+from p2pinfer.testing.process import CoreFactory
 from p2pinfer.testing.rng import derive
 from p2pinfer.testing.trace import Trace
 

@@ -109,6 +109,16 @@ def test_a_clock_set_forward_brings_the_deadline_nearer_and_back_further() -> No
         assert timer.fired == [(5.0, expected)]
 
 
+def test_after_a_stall_what_is_due_comes_before_what_has_waited() -> None:
+    world, host, timer = timer_alone()
+    host.pause()
+    call = host.call(lambda core, now: (list(core.fired), []))
+    world.run_until(7)
+    host.resume()
+    world.run_until(8)
+    assert call.value == timer.fired == [(7.0, 7.0)]
+
+
 def test_a_deadline_that_never_moves_is_a_bug_that_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("p2pinfer.testing.world.EVENTS_AT_ONE_TIME_COUNT_MAX", 100)
     world, _, timer = timer_alone()
