@@ -176,14 +176,14 @@ def no_docstring(source: Source) -> Iterator[Finding]:
 def sleeps(source: Source) -> Iterator[Finding]:
     """A test that sleeps is slow, flaky or both; wait for the condition itself."""
     clocks = ("time", "trio", "asyncio")
+    calls = {f"{clock}.sleep" for clock in clocks}
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Attribute):
-            asleep = ast.unparse(node) in {f"{clock}.sleep" for clock in clocks}
+        if isinstance(node, ast.ImportFrom) and node.module in clocks:
+            found = any(alias.name == "sleep" for alias in node.names)
         else:
-            asleep = isinstance(node, ast.ImportFrom) and node.module in clocks
-            asleep = asleep and any(alias.name == "sleep" for alias in node.names)
-        if asleep:
-            yield Finding(source.path, node.lineno, "sleeps", "")
+            found = isinstance(node, ast.Attribute) and ast.unparse(node) in calls
+        if found:
+            yield Finding(source.path, getattr(node, "lineno", 1), "sleeps", "")
 
 
 Rule = Callable[[Source], Iterator[Finding]]
