@@ -17,6 +17,7 @@ blames nobody for what it did not hear.
 from __future__ import annotations
 
 import enum
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -87,6 +88,13 @@ class SwimCore:
         self._replies_left = config.sync_reply_count_max
         self._may_ask_stranger = True
         self._timers: dict[_Timer, float] = {}
+        self._work: tuple[tuple[_Timer, Callable[[float], list[Effect]]], ...] = (
+            (_Timer.PROBE, self._begin_period),
+            (_Timer.SYNC, self._sync),
+            (_Timer.ANNOUNCE, self._announce),
+            (_Timer.SWEEP, self._sweep),
+            (_Timer.GOSSIP, self._gossip),  # last, so that it tells what the others found
+        )
         self._start_timers(now)
         own.sign(now, 1)
 
@@ -185,10 +193,16 @@ class SwimCore:
         """When `tick` wants to be called."""
         if self._members.own.is_leaving:
             return self._timers[_Timer.GOSSIP] if self._members.queue else None
-        times = [at for timer, at in self._timers.items() if timer is not _Timer.GOSSIP]
-        times.append(self._members.own.deadline)
+        timers = self._timers
+        times = [
+            self._members.own.deadline,
+            timers[_Timer.PROBE],
+            timers[_Timer.SYNC],
+            timers[_Timer.ANNOUNCE],
+            timers[_Timer.SWEEP],
+        ]
         if self._members.queue or self._members.to_warn:
-            times.append(self._timers[_Timer.GOSSIP])
+            times.append(timers[_Timer.GOSSIP])
         for other in (self._members.deadline, self._prober.deadline, self._targets.deadline):
             if other is not None:
                 times.append(other)
@@ -203,8 +217,8 @@ class SwimCore:
             effects += self._finish_probes(now)
             effects += self._members.expire(now)
             effects += self._try_targets(now)
-        for timer, work in self._work().items():
-            if timer in self._timers and self._timers[timer] <= now:
+        for timer, work in self._work:
+            if self._timers.get(timer, math.inf) <= now:
                 effects += work(now)
         return effects
 
@@ -332,15 +346,6 @@ class SwimCore:
 
     # ------------------------------------------------------------------ regular work
 
-    def _work(self) -> dict[_Timer, Callable[[float], list[Effect]]]:
-        return {
-            _Timer.PROBE: self._begin_period,
-            _Timer.SYNC: self._sync,
-            _Timer.ANNOUNCE: self._announce,
-            _Timer.SWEEP: self._sweep,
-            _Timer.GOSSIP: self._gossip,  # last, so that it tells what the others found
-        }
-
     def _begin_period(self, now: float) -> list[Effect]:
         self._timers[_Timer.PROBE] = now + self._config.probe_interval_s
         self._replies_left = self._config.sync_reply_count_max
@@ -431,8 +436,12 @@ class SwimCore:
 
         Departure from SWIM. A suspended laptop would otherwise accuse the whole swarm when it wakes.
         """
+        silence_s = now - self._called_at
+        if silence_s <= self._config.probe_timeout_s:  # no deadline can have been missed by more
+            self._called_at = now
+            return
         deadline = self.deadline
-        lag_s = 0.0 if deadline is None else now - max(deadline, self._called_at)
+        lag_s = 0.0 if deadline is None else min(silence_s, now - deadline)
         self._called_at = now
         if lag_s > self._config.probe_timeout_s:
             self._count("lags")

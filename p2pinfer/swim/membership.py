@@ -64,7 +64,9 @@ class Membership:
     @property
     def deadline(self) -> float | None:
         """When the next suspicion runs out."""
-        return min((each.deadline for each in self._suspicions.values()), default=None)
+        if not self._suspicions:
+            return None
+        return min(each.deadline for each in self._suspicions.values())
 
     # ------------------------------------------------------------------ statements of others
 

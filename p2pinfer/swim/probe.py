@@ -68,12 +68,14 @@ class Prober:
     @property
     def deadline(self) -> float | None:
         """When something of what is under way is due."""
+        if not self._probes and not self._errands:
+            return None
         times = [
             each.ends_at if each.helpers is not None or not each.blames else each.helpers_at
             for each in self._probes.values()
         ]
         times += [each.ends_at if each.was_nacked else each.nack_at for each in self._errands.values()]
-        return min(times, default=None)
+        return min(times)
 
     @property
     def errand_count(self) -> int:
