@@ -113,13 +113,8 @@ def decode(data: bytes | bytearray | memoryview, *, size_bytes_max: int | None =
     if size > UNSCANNED_SIZE_BYTES_MAX:
         check_shape(data, codec.items_max + SURPLUS_ITEMS_MAX, DEPTH_MAX)
     try:
-        values = msgpack.unpackb(
-            data,
-            use_list=False,
-            max_array_len=min(size, codec.array_max + SURPLUS_ITEMS_MAX),
-            max_map_len=0,
-            max_ext_len=0,
-        )
+        # No length can exceed the size of the data: that is msgpack's own rule.
+        values = msgpack.unpackb(data, use_list=False, max_map_len=0, max_ext_len=0)
         return codec.unpack(values)  # type: ignore[no-any-return]
     except ValueError as error:
         # msgpack's own errors, invalid UTF-8, and a class that checks itself in __post_init__.
@@ -202,7 +197,6 @@ def _compile(message_type: type[Message], outer: tuple[type[Message], ...]) -> F
         _structure_unpacker(message_type, names, parts),
         _structure_searcher(message_type, names, parts),
         items_max=2 + sum(part.items_max for part in parts),
-        array_max=max([1 + len(parts), *(part.array_max for part in parts)]),
         size_bytes_max=4 + sum(part.size_bytes_max for part in parts),
         depth=1 + max((part.depth for part in parts), default=0),
     )

@@ -74,7 +74,6 @@ def _optional(inner: FieldCodec) -> FieldCodec:
         lambda value: None if value is None else unpack_inner(value),
         signed if signed_inner else None,
         inner.items_max,
-        inner.array_max,
         inner.size_bytes_max,
         inner.depth,
     )
@@ -111,7 +110,6 @@ def _compile_choice(kinds: list[Any], where: str, resolve: Resolve) -> FieldCode
         unpack,
         signed if any(codec.signed for codec in every) else None,
         max(codec.items_max for codec in every),
-        max(codec.array_max for codec in every),
         max(codec.size_bytes_max for codec in every),
         max(codec.depth for codec in every),
     )
@@ -149,7 +147,6 @@ def _compile_tuple(inner: FieldCodec, item: Any, where: str, bounds: tuple[Any, 
         unpack,
         signed if signed_item else None,
         1 + count_max * inner.items_max,
-        max(count_max, inner.array_max),
         5 + count_max * inner.size_bytes_max,
         1 + inner.depth,
     )

@@ -43,8 +43,6 @@ class FieldCodec:
     """Finds the signed structures inside; None where there can be none."""
     items_max: int = 1
     """msgpack values that it unfolds into at most, itself included."""
-    array_max: int = 0
-    """Items of its longest array."""
     size_bytes_max: int = 9
     depth: int = 0
     """Arrays inside each other."""
@@ -82,11 +80,11 @@ def compile_scalar(hint: Any, where: str, bounds: tuple[Any, ...]) -> FieldCodec
     if hint in (PeerId, SwarmId, SessionId):
         return FieldCodec(_pack_id(where, hint), _unpack_id(where, hint), size_bytes_max=hint.SIZE_BYTES + 2)
     if hint is Endpoint:
-        return FieldCodec(_pack_endpoint(where), _unpack_endpoint(where), None, 3, 2, TEXT_SIZE_MAX + 15, 1)
+        return FieldCodec(_pack_endpoint(where), _unpack_endpoint(where), None, 3, TEXT_SIZE_MAX + 15, 1)
     if hint is Contact:
-        return FieldCodec(_pack_contact(where), _unpack_contact(where), None, 4, 3, TEXT_SIZE_MAX + 50, 1)
+        return FieldCodec(_pack_contact(where), _unpack_contact(where), None, 4, TEXT_SIZE_MAX + 50, 1)
     if hint is Span:
-        return FieldCodec(_pack_span(where), _unpack_span(where), None, 3, 2, 19, 1)
+        return FieldCodec(_pack_span(where), _unpack_span(where), None, 3, 19, 1)
     raise TypeError(f"{where}: the protocol has no fields of type {hint!r}")
 
 

@@ -218,6 +218,27 @@ def test_a_signed_structure_has_its_fields_exactly() -> None:
             decode(msgpack.packb(wrong))
 
 
+@pytest.mark.parametrize("depth", [7, 8])
+def test_what_a_newer_sender_adds_is_nested_eight_deep_at_most(depth: int) -> None:
+    surplus: Any = bytes(600)
+    for _ in range(depth):
+        surplus = [surplus]
+    array = msgpack.unpackb(encode(Step(session=SESSION, step=1, base=2)))
+    if depth == 7:
+        assert decode(msgpack.packb([*array, surplus])) == Step(session=SESSION, step=1, base=2)
+    else:
+        with pytest.raises(DecodeError, match="more than 8 arrays"):
+            decode(msgpack.packb([*array, surplus]))
+
+
+def test_true_is_not_the_tag_one() -> None:
+    array = msgpack.unpackb(encode(RECORD))
+    assert array[6][0] == 1
+    array[6][0] = True
+    with pytest.raises(DecodeError, match="begins with 1"):
+        decode(msgpack.packb(array))
+
+
 def test_signed_parts_are_found_at_any_depth() -> None:
     message = Ping(sequence=1, gossip=Gossip(records=(RECORD, RECORD)))
     assert decode_signed(encode(message)) == (message, (RECORD, RECORD))

@@ -243,6 +243,16 @@ def test_an_envelope_with_a_wrong_field(index: int, value: Any) -> None:
         envelopes(BOB).open(msgpack.packb(fields), NOW)
 
 
+def test_a_datagram_above_the_size_is_refused_although_all_else_is_right() -> None:
+    alice, bob = envelopes(ALICE), envelopes(BOB)
+    fields = msgpack.unpackb(alice.seal(PING, NOW))
+    array = msgpack.unpackb(fields[6])
+    fields[6] = msgpack.packb([*array, bytes(1400 - alice.overhead_bytes)])
+    unsigned = msgpack.packb(fields)[:-64]
+    with pytest.raises(DecodeError, match="at most 1400 bytes"):
+        bob.open(unsigned + ALICE.sign(alice._prefix + unsigned), NOW)
+
+
 def test_another_version_is_named() -> None:
     fields = msgpack.unpackb(envelopes(ALICE).seal(PING, NOW))
     fields[0] = 2

@@ -76,6 +76,13 @@ def test_newcomers_wait_until_an_old_sender_cannot_be_replayed_any_more() -> Non
     assert not take(window, ALICE, 2), "Alice is remembered: she was heard after Bob"
 
 
+def test_a_late_datagram_does_not_make_its_sender_look_older() -> None:
+    window = ReplayWindow(senders_count_max=1)
+    assert take(window, ALICE, 2, time_ms=2000)
+    assert take(window, ALICE, 1, time_ms=1000)
+    assert not take(window, BOB, 1, oldest_ms=1500)
+
+
 def test_memory_is_bounded_whatever_comes() -> None:
     window, rng = ReplayWindow(senders_count_max=50), random.Random(2)
     for step in range(2000):
