@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from p2pinfer.addresses import advertised_endpoint
 from p2pinfer.config import NodeConfig, Profile
 from p2pinfer.dht.config import DhtConfig
-from p2pinfer.effects import Deliver, Misbehaved, Notify
 from p2pinfer.identity import Verifier
 from p2pinfer.inference.config import HopConfig
 from p2pinfer.models.store import ModelStore
@@ -27,9 +25,7 @@ from p2pinfer.runtime.streams import Streams, StreamsEvents
 from p2pinfer.swim.config import SwimConfig
 from p2pinfer.wire.envelope import Envelopes
 
-__all__ = ["Handle", "Parts", "compose"]
-
-Handle = Callable[[Deliver | Notify | Misbehaved], None]
+__all__ = ["Parts", "compose"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +43,7 @@ class Parts:
     store: ModelStore
 
 
-def compose(
-    config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: Sockets, handle: Handle
-) -> Parts:
+def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: Sockets) -> Parts:
     """Make all parts of a peer and wire them; nothing runs yet.
 
     Args:
@@ -58,7 +52,6 @@ def compose(
         clock: The peer's.
         disk: What survives a crash.
         sockets: Bound already, since the port that is advertised may be the system's choice.
-        handle: Told what the core delivers, notifies and reports.
     """
     endpoint = advertised_endpoint(config, sockets.endpoint.port)
     verifier = Verifier()
@@ -84,7 +77,7 @@ def compose(
         clock,
         lambda sender, message: inputs[0].on_datagram(sender, message),
     )
-    planes = Planes(datagrams, streams, disk, handle)
+    planes = Planes(datagrams, streams, disk)
     driver = Driver(core, clock=clock, performer=planes)
     inputs.append(Inputs(driver))
     events.on_message = inputs[0].on_message

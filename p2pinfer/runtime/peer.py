@@ -11,17 +11,24 @@ import json
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import trio
 
 from p2pinfer.config import NodeConfig, node_config
 from p2pinfer.effects import Deliver, Effect, Misbehaved, Notify
-from p2pinfer.errors import Cancelled, ModelNotFound, NoChain, PeerUnreachable, RemoteProtocolError
-from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId
+from p2pinfer.engine.api import Engine
+from p2pinfer.errors import (
+    Cancelled,
+    LocalProtocolError,
+    ModelNotFound,
+    NoChain,
+)
+from p2pinfer.ids import Endpoint, PeerId, SessionId
 from p2pinfer.inference.generation import Request
+from p2pinfer.inference.hop_core import ServedSpan
 from p2pinfer.inference.news import GenerationFailed, Recovered, Sampled, SessionOpened
 from p2pinfer.models.tokenizer import TextStream
 from p2pinfer.peer_core import PeerCore
@@ -32,7 +39,8 @@ from p2pinfer.runtime.composition import Parts, compose
 from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.entry_model import EntryModel
 from p2pinfer.runtime.files import replace_file
-from p2pinfer.runtime.home import Home, make_invite, open_home
+from p2pinfer.runtime.home import make_invite, open_home
+from p2pinfer.runtime.joining import join_swarm
 from p2pinfer.runtime.planes import Inputs
 from p2pinfer.runtime.serving import choose_own_span, find_local_model, load_span, served_span
 from p2pinfer.runtime.sockets import Sockets, open_sockets
@@ -46,8 +54,6 @@ __all__ = ["Peer", "open_peer"]
 
 _log = logging.getLogger(__name__)
 
-JOIN_TIMEOUT_S = 10.0
-"""How long the start waits for a first member of the swarm to answer."""
 LEAVE_TIMEOUT_S = 2.0
 """How long the end waits for the word to get around that this peer leaves."""
 REMEMBER_INTERVAL_S = 60.0
@@ -58,14 +64,17 @@ _GREEDY = Sampling()
 class Peer:
     """A running peer; made by `open_peer`."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, nursery: trio.Nursery) -> None:
         self._parts = parts
+        self._nursery = nursery
         self._started_at = parts.clock.now()
         self._news: dict[SessionId, trio.MemorySendChannel[News]] = {}
         self._entry_models: dict[bytes, EntryModel] = {}
         self._opening_model = trio.Lock()
         self._joined = trio.Event()
         self._closed = trio.Event()
+        parts.planes.on_effect = self._handle
+        parts.streams.handlers.update(client_handlers(self))
 
     # --- for applications ---------------------------------------------------------------------
 
@@ -114,9 +123,44 @@ class Peer:
         async def open_session() -> Opened:
             entry_model = await self._entry_model(model)
             request = entry_model.request(prompt=prompt, chat=chat, raw=raw, sampling=sampling)
-            return await self._open(request, entry_model)
+            session, news = await self._open(request)
+            text = TextStream(entry_model.tokenizer, at_start=False)
+            return Opened(session, len(request.prompt), text, frozenset(request.sampling.stop_tokens), news)
 
         return Answer(open_session, self._cancel).stopping_at(tuple(stop))
+
+    async def sample(self, request: Request) -> AsyncGenerator[Sampled, None]:
+        """Generate from token ids, without text: for engines and models of the caller's own.
+
+        Closing the iterator (`contextlib.aclosing`) cancels the generation.
+
+        Raises:
+            UnavailableError: A kind of it, as for `generate`.
+        """
+        session, channel = await self._open(request)
+        try:
+            async for news in channel:
+                if isinstance(news, GenerationFailed):
+                    raise news.error
+                if isinstance(news, Sampled):
+                    yield news
+                    if news.final:
+                        return
+        finally:
+            self._cancel(session)
+
+    async def serve(self, engine: Engine, served: ServedSpan, model: str) -> None:
+        """Serve a span with an engine of the caller's, and tell the swarm.
+
+        Raises:
+            LocalProtocolError: This peer serves a span already.
+        """
+        parts = self._parts
+        if parts.planes.worker is not None:
+            raise LocalProtocolError("this peer serves a span already: open another peer for the other one")
+        worker = parts.planes.worker = Worker(engine, Inputs(parts.driver).on_computed)
+        await self._nursery.start(worker.run)
+        await parts.driver.call(lambda core, now: (None, core.serve(served, model, now)))
 
     def status(self) -> dict[str, Any]:
         """This peer, whom it knows and what they hold, as plain data."""
@@ -142,7 +186,7 @@ class Peer:
 
     # --- sessions -----------------------------------------------------------------------------
 
-    async def _open(self, request: Request, entry_model: EntryModel) -> Opened:
+    async def _open(self, request: Request) -> tuple[SessionId, trio.MemoryReceiveChannel[News]]:
         sender, receiver = trio.open_memory_channel[News](math.inf)
         opened: list[SessionId] = []
 
@@ -154,14 +198,11 @@ class Peer:
             return session, effects
 
         try:
-            session = await self._parts.driver.call(command)
+            return await self._parts.driver.call(command), receiver
         except BaseException:
             for session in opened:
                 self._cancel(session)
             raise
-        text = TextStream(entry_model.tokenizer, at_start=False)
-        stops = frozenset(request.sampling.stop_tokens)
-        return Opened(session, len(request.prompt), text, stops, receiver)
 
     def _cancel(self, session: SessionId) -> None:
         self._news.pop(session, None)
@@ -232,36 +273,7 @@ class Peer:
 
     # --- the start and the end ----------------------------------------------------------------
 
-    async def _join(self) -> None:
-        """Enter the swarm. What an address answers wrongly is told; silence is tried again later."""
-        parts = self._parts
-        addresses = [a for a in parts.home.addresses if a != self.endpoint]
-        if not addresses:
-            return
-        errors: list[Exception] = []
-        for address in addresses:
-            try:
-                with trio.fail_after(JOIN_TIMEOUT_S):
-                    await parts.streams.connect(Contact(None, address))
-                break
-            except (PeerUnreachable, RemoteProtocolError, trio.TooSlowError) as error:
-                _log.warning("%s: %s", address, error or "no answer")
-                errors.append(error)
-        else:
-            refusals = [error for error in errors if isinstance(error, RemoteProtocolError)]
-            if refusals:
-                raise refusals[0]
-            if parts.config.join:
-                listed = ", ".join(map(str, addresses))
-                raise PeerUnreachable(
-                    f"no peer answers at {listed}: check that one runs there and that no firewall is between"
-                )
-            _log.warning("no known peer of the swarm answers; they are tried again from time to time")
-        await parts.driver.call(lambda core, now: (None, core.join(addresses, now)))
-        with trio.move_on_after(JOIN_TIMEOUT_S if len(errors) < len(addresses) else 0):
-            await self._joined.wait()
-
-    async def _serve(self, nursery: trio.Nursery) -> None:
+    async def _serve_own_span(self) -> None:
         """Load the span that this peer is told to serve, and tell the swarm."""
         parts = self._parts
         model = await trio.to_thread.run_sync(find_local_model, parts.store, parts.config)
@@ -275,10 +287,7 @@ class Peer:
         span = await trio.to_thread.run_sync(choose_own_span, model, parts.config.span, held)
         engine = await trio.to_thread.run_sync(load_span, model, span, parts.config)
         served = await trio.to_thread.run_sync(served_span, model, engine)
-        worker = Worker(engine, Inputs(parts.driver).on_computed)
-        await nursery.start(worker.run)
-        parts.planes.worker = worker
-        await parts.driver.call(lambda core, now: (None, core.serve(served, model.name, now)))
+        await self.serve(engine, served, model.name)
 
     async def _remember_members(self) -> None:
         while True:
@@ -319,52 +328,32 @@ async def open_peer(config: NodeConfig | None = None, **settings: object) -> Asy
     config = config or node_config(settings)
     clock = Clock()
     home = await trio.to_thread.run_sync(open_home, config.data_dir, config.join, clock.now())
-    disk = Disk(config.data_dir / "state")
-    try:
-        sockets = open_sockets(config.listen)
-        try:
-            peer = _make_peer(config, home, clock, disk, sockets)
-            async with _running(peer, sockets):
+    with closing(Disk(config.data_dir / "state")) as disk, closing(open_sockets(config.listen)) as sockets:
+        async with trio.open_nursery() as nursery:
+            peer = Peer(compose(config, home, clock, disk, sockets), nursery)
+            async with _running(peer, sockets, nursery):
                 yield peer
-        finally:
-            sockets.close()
-    finally:
-        disk.close()
 
 
 @asynccontextmanager
-async def _running(peer: Peer, sockets: Sockets) -> AsyncIterator[None]:
+async def _running(peer: Peer, sockets: Sockets, nursery: trio.Nursery) -> AsyncIterator[None]:
     """Run a composed peer's tasks around the block."""
     parts = peer._parts
-    async with trio.open_nursery() as nursery:
-        try:
-            nursery.start_soon(parts.driver.run)
-            await nursery.start(parts.datagrams.run)
-            await nursery.start(parts.streams.run, sockets.listeners)
-            await peer._join()
-            await peer._serve(nursery)
-            nursery.start_soon(peer._remember_members)
-            _write_node_file(peer)
-            yield
-        finally:
-            parts.config.node_path.unlink(missing_ok=True)
-            await peer._leave()
-            peer._remember()
-            peer._closed.set()
-            nursery.cancel_scope.cancel()
-
-
-def _make_peer(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: Sockets) -> Peer:
-    """Compose a peer; nothing runs yet."""
-    peer: Peer | None = None
-
-    def handle(effect: Deliver | Notify | Misbehaved) -> None:
-        if peer is not None:
-            peer._handle(effect)
-
-    peer = Peer(compose(config, home, clock, disk, sockets, handle))
-    peer._parts.streams.handlers.update(client_handlers(peer))
-    return peer
+    try:
+        nursery.start_soon(parts.driver.run)
+        await nursery.start(parts.datagrams.run)
+        await nursery.start(parts.streams.run, sockets.listeners)
+        await join_swarm(parts, peer._joined)
+        await peer._serve_own_span()
+        nursery.start_soon(peer._remember_members)
+        _write_node_file(peer)
+        yield
+    finally:
+        parts.config.node_path.unlink(missing_ok=True)
+        await peer._leave()
+        peer._remember()
+        peer._closed.set()
+        nursery.cancel_scope.cancel()
 
 
 def _write_node_file(peer: Peer) -> None:

@@ -32,11 +32,16 @@ __all__ = ["Inputs", "Planes"]
 _log = logging.getLogger(__name__)
 
 
+def _ignore(effect: Deliver | Notify | Misbehaved) -> None:
+    """Nobody listens yet."""
+
+
 class Planes:
     """Performs the effects of a `PeerCore`; see `driver.Performer`.
 
     Attributes:
         worker: The engine's; None until a span is loaded.
+        on_effect: Told what the core delivers, notifies and reports.
     """
 
     def __init__(
@@ -44,14 +49,13 @@ class Planes:
         datagrams: Datagrams,
         streams: Streams,
         disk: Disk,
-        handle: Callable[[Deliver | Notify | Misbehaved], None],
     ) -> None:
         self._datagrams = datagrams
         self._streams = streams
         self._disk = disk
-        self._handle = handle
         self._counts: Counter[str] = Counter()
         self.worker: Worker | None = None
+        self.on_effect: Callable[[Deliver | Notify | Misbehaved], None] = _ignore
 
     def send(self, to: Contact, message: Message) -> None:
         """Hand a message to its plane; what there is no room for is dropped and counted there."""
@@ -86,7 +90,7 @@ class Planes:
         if isinstance(effect, Misbehaved):
             self._counts["misbehaved"] += 1
             _log.warning("peer %s misbehaves: %s", effect.peer.short, effect.reason)
-        self._handle(effect)
+        self.on_effect(effect)
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start; a copy."""
