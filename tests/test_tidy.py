@@ -128,7 +128,7 @@ def prints(source: Source) -> Iterator[Finding]:
     if source.path.startswith(MAY_PRINT):
         return
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
             yield Finding(source.path, node.lineno, "prints", "")
 
 
@@ -182,7 +182,7 @@ def sleeps(source: Source) -> Iterator[Finding]:
         if isinstance(node, ast.ImportFrom) and node.module in clocks:
             found = any(alias.name == "sleep" for alias in node.names)
         else:
-            found = isinstance(node, ast.Attribute) and ast.unparse(node) in calls
+            found = isinstance(node, ast.Attribute) and node.attr == "sleep" and ast.unparse(node) in calls
         if found:
             yield Finding(source.path, getattr(node, "lineno", 1), "sleeps", "")
 
