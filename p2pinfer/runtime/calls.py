@@ -276,6 +276,7 @@ class _Serving:
 
     async def send(self, link: Link, answer: Message, priority: Priority) -> None:
         """Send one answer, as soon as there is credit and room in the outbox."""
+        await trio.lowlevel.checkpoint()  # a handler that never waits must not keep the loop
         while self._credit <= 0:
             await self._parked.park()
         item = encode(answer)

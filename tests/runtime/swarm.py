@@ -123,13 +123,13 @@ class Peer:
 @asynccontextmanager
 async def running(*peers: Peer) -> AsyncIterator[None]:
     """Run the peers' streams for as long as the block lasts."""
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            for peer in peers:
-                await nursery.start(peer.streams.run, peer.sockets.listeners)
-            try:
-                yield
-            finally:
-                nursery.cancel_scope.cancel()
+    try:
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
                 for peer in peers:
-                    peer.sockets.close()
+                    await nursery.start(peer.streams.run, peer.sockets.listeners)
+                yield
+                nursery.cancel_scope.cancel()
+    finally:
+        for peer in peers:
+            peer.sockets.close()
