@@ -54,8 +54,8 @@ def network_group(host: str) -> str:
     return str(ipaddress.ip_network((address, bits), strict=False))
 
 
-def plausible(told: Contact, teller: Contact, own: PeerId) -> bool:
-    """Whether a contact that `teller` told us about may be used.
+def plausible(told: Contact, teller_reach: Reach, own: PeerId) -> bool:
+    """Whether a contact may be used that a peer told us of, who is itself reached from `teller_reach`.
 
     A private address is believed only from a peer that is itself at a private one: told by a stranger across
     the world it means nothing here, or points at a printer in our own network.
@@ -63,4 +63,4 @@ def plausible(told: Contact, teller: Contact, own: PeerId) -> bool:
     if told.peer is None or told.peer == own or not 1 <= told.endpoint.port <= 65535:
         return False
     how_far = reach(told.endpoint.host)
-    return how_far is not Reach.NOWHERE and how_far >= reach(teller.endpoint.host)
+    return how_far is not Reach.NOWHERE and how_far >= teller_reach

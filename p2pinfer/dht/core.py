@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from p2pinfer.dht.addresses import plausible
+from p2pinfer.dht.addresses import plausible, reach
 from p2pinfer.dht.answers import Answers
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.keyspace import check_key, distance
@@ -370,7 +370,8 @@ class DhtCore:
             return []
         told = message.contacts[: max(0, self._config.answer.contacts_count - query.contacts_count)]
         query.contacts_count += len(told)
-        usable = [contact for contact in told if plausible(contact, query.to, self._own)]
+        teller_reach = reach(query.to.endpoint.host)
+        usable = [contact for contact in told if plausible(contact, teller_reach, self._own)]
         self._counters["contacts_refused"] += len(message.contacts) - len(usable)
         query.has_progress |= running.lookup.add(usable)
         wanted = [record for record in message.records if record.key == running.key]

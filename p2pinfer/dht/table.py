@@ -16,7 +16,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from p2pinfer.dht.addresses import Reach, network_group, reach
 from p2pinfer.dht.config import DhtConfig
@@ -39,6 +39,8 @@ class RoutingTable:
         self._buckets: dict[int, Bucket] = {}
         self._known: dict[PeerId, TableContact] = {}
         self._groups: Counter[str] = Counter()
+        self._good: dict[int, Contact] | None = None
+        """The good contacts by their place in the key space; None where that has to be gathered again."""
 
     def __len__(self) -> int:
         return sum(len(bucket) for bucket in self._buckets.values())
@@ -88,6 +90,8 @@ class RoutingTable:
             known.answered_at = now
             self._make_room(known)
             self._insert(known, now)
+        if not known.is_good:
+            self._good = None
         known.answered_at = now
         known.failures = 0
         known.retry_at = 0.0
@@ -101,6 +105,7 @@ class RoutingTable:
         if known is None:
             return
         limits = self._config.table
+        self._good = None
         known.failures += 1
         known.retry_at = now + min(limits.backoff_s * 2.0 ** (known.failures - 1), limits.backoff_s_max)
         bucket = self._bucket(peer, now)
@@ -116,17 +121,26 @@ class RoutingTable:
             self._remove(known)
 
     def nearest(self, key: bytes, count: int, *, but: PeerId | None = None) -> list[Contact]:
-        """The good contacts nearest to `key`, nearest first, exactly: what others are told."""
-        return self._nearest(key, count, lambda contact: contact.is_good and contact.peer != but)
+        """The good contacts nearest to `key`, nearest first, exactly: what others are told.
+
+        Those that wait for a place count as well: at a full bucket's border they are the true nearest.
+        """
+        if self._good is None:
+            self._good = {known.long_id: known.contact for known in self._known.values() if known.is_good}
+        good, target = self._good, int.from_bytes(key, "big")
+        near = heapq.nsmallest(count + 1, [place ^ target for place in good])
+        contacts = [good[each ^ target] for each in near]
+        return [contact for contact in contacts if contact.peer != but][:count]
 
     def seeds(self, key: bytes, count: int, now: float) -> list[Contact]:
         """The contacts nearest to `key` that a lookup of our own starts from: unchecked ones as well.
 
         Those in back-off stand in only where there is nobody else: better a doubtful way than none.
         """
-        return self._nearest(key, count, lambda contact: contact.retry_at <= now) or self._nearest(
-            key, count, lambda contact: True
-        )
+        everyone = list(self._known.values())
+        usable = [known for known in everyone if known.retry_at <= now] or everyone
+        target = int.from_bytes(key, "big")
+        return [known.contact for known in sorted(usable, key=lambda known: known.long_id ^ target)[:count]]
 
     def next_to_check(self, now: float) -> Contact | None:
         """The contact most in need of a ping: never answered first, then the one silent for longest."""
@@ -159,14 +173,6 @@ class RoutingTable:
     def _contacts(self) -> Iterator[TableContact]:
         for bucket in self._buckets.values():
             yield from bucket.nodes.values()
-
-    def _nearest(self, key: bytes, count: int, usable: Callable[[TableContact], bool]) -> list[Contact]:
-        target = int.from_bytes(key, "big")
-        # Those that wait for a place count as well: at a full bucket's border they are the true nearest.
-        by_distance = {
-            contact.long_id ^ target: contact for contact in self._known.values() if usable(contact)
-        }
-        return [by_distance[near].contact for near in heapq.nsmallest(count, by_distance)]
 
     def _check_at(self, contact: TableContact) -> float:
         if contact.failures:
@@ -224,6 +230,7 @@ class RoutingTable:
         waiting_before = set(bucket.replacement_nodes)
         has_place: bool = bucket.add_node(contact)
         self._known[contact.peer] = contact
+        self._good = None
         self._count_group(contact, 1)
         for dropped in waiting_before - set(bucket.replacement_nodes):
             self._count_group(self._known.pop(dropped), -1)  # the replacement cache was full
@@ -241,6 +248,7 @@ class RoutingTable:
     def _remove(self, contact: TableContact) -> None:
         self._bucket(contact.peer, 0.0).remove_node(contact)
         del self._known[contact.peer]
+        self._good = None
         self._count_group(contact, -1)
 
     def _count_group(self, contact: TableContact, change: int) -> None:

@@ -109,7 +109,7 @@ def test_a_group_is_a_24_or_a_48() -> None:
 
 
 def test_a_private_address_is_believed_only_from_a_private_one() -> None:
-    own, stranger, neighbour = peer_id(0), contact(1, "8.8.8.8"), contact(2, "10.0.0.2")
+    own, stranger, neighbour = peer_id(0), reach("8.8.8.8"), reach("10.0.0.2")
     assert not plausible(contact(3, "192.168.1.1"), stranger, own)
     assert not plausible(contact(3, "127.0.0.1"), neighbour, own)
     assert plausible(contact(3, "192.168.1.1"), neighbour, own)
