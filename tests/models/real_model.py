@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from p2pinfer.models.store import ModelStore
@@ -11,6 +10,5 @@ __all__ = ["real_model_path"]
 
 
 def real_model_path() -> Path:
-    """The file of smollm2:135m; P2PINFER_CACHE names the cache directory as it does for the command line."""
-    cache = os.environ.get("P2PINFER_CACHE")
-    return ModelStore(Path(cache) / "models" if cache else None).pull("smollm2:135m")
+    """The file of smollm2:135m."""
+    return ModelStore().pull("smollm2:135m")
