@@ -120,6 +120,12 @@ class Peer:
         self._changed.set()
 
 
+async def let_mock_time_pass(duration_s: float) -> None:
+    """For tests with `autojump_clock`, where it takes no real time."""
+    with trio.move_on_after(duration_s):
+        await trio.sleep_forever()
+
+
 @asynccontextmanager
 async def running(*peers: Peer) -> AsyncIterator[None]:
     """Run the peers' streams for as long as the block lasts."""

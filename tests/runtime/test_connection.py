@@ -25,6 +25,7 @@ from p2pinfer.runtime.tls import TlsStream
 from p2pinfer.wire.framing import FrameReader
 from p2pinfer.wire.messages.handshake import Alert, Goodbye, Heartbeat
 from tests.runtime import attacker
+from tests.runtime.swarm import let_mock_time_pass
 from tests.runtime.test_streams import URGENT, step
 
 TIMING = Timing(heartbeat_interval_s=5.0, silence_timeout_s=15.0, retirement_s=10.0)
@@ -95,7 +96,7 @@ async def test_both_ends_send_something_while_they_have_nothing_to_say(
 ) -> None:
     async with running() as end:
         for _ in range(10):
-            await trio.sleep(6.0)
+            await let_mock_time_pass(6.0)
             attacker.write(end.raw, Heartbeat())
         assert not end.connection.ended.is_set()
         end.connection.end(None)
@@ -111,11 +112,11 @@ async def test_a_receiver_that_takes_its_time_is_not_the_other_ends_silence(
     async with running() as end:
 
         async def think(contact: Contact, message: Message) -> None:
-            await trio.sleep(100.0)
+            await let_mock_time_pass(100.0)
 
         end.connection._receiver = replace(end.connection._receiver, on_message=think)
         attacker.write(end.raw, URGENT)
-        await trio.sleep(90.0)
+        await let_mock_time_pass(90.0)
         assert not end.connection.ended.is_set()
 
 
@@ -139,7 +140,7 @@ async def test_one_that_does_not_say_goodbye_is_not_waited_for(
         end.connection.retire()
         for _ in range(2):
             attacker.write(end.raw, Heartbeat())
-            await trio.sleep(4.0)
+            await let_mock_time_pass(4.0)
         await end.connection.ended.wait()
         assert 10.0 <= trio.current_time() < 16.0
         assert "did not say goodbye" in str(end.connection.error)

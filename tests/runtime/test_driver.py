@@ -30,6 +30,7 @@ from p2pinfer.runtime.disk import WriteFailed
 from p2pinfer.runtime.driver import Driver
 from p2pinfer.wire.messages.handshake import Heartbeat
 from tests.runtime.attacker import NOWHERE
+from tests.runtime.swarm import let_mock_time_pass
 
 PEER = PeerId(bytes(32))
 THERE = Contact(PEER, NOWHERE)
@@ -179,7 +180,7 @@ async def test_another_core_ends_with_the_disks_error(autojump_clock: trio.testi
 async def test_the_core_ticks_at_its_deadlines(autojump_clock: trio.testing.MockClock) -> None:
     core, recorder = ScriptedCore([1000.5, 1000.5, 1003.0]), Recorder()
     async with running(core, recorder):
-        await trio.sleep(10)
+        await let_mock_time_pass(10)
     assert core.ticks == [pytest.approx(1000.5), pytest.approx(1000.5), pytest.approx(1003.0)]
 
 
