@@ -124,6 +124,14 @@ def test_nothing_good_is_checked_twice_and_nothing_bad_is_remembered() -> None:
         Verifier(0)
 
 
+def test_the_signature_asked_for_least_recently_is_forgotten_first() -> None:
+    verifier = Verifier(cache_count_max=2)
+    signed = [ALICE.sign_statement(dataclasses.replace(record_of(ALICE), incarnation=i)) for i in range(3)]
+    for index in (0, 1, 0, 2, 0):
+        verifier.verify_statement(signed[index])
+    assert (verifier.hit_count, verifier.miss_count) == (2, 3)
+
+
 def test_key_and_data_cannot_be_shifted_against_each_other() -> None:
     """The cache joins key, signature and data: another split of the same bytes is no hit."""
     verifier = Verifier()
