@@ -94,7 +94,9 @@ class GGUFFile:
             )
         raw = self.read_raw(name)
         with np.errstate(all="ignore"):  # a damaged scale overflows; it is looked for below
-            weights = np.array(quants.dequantize(raw, info.type), dtype=np.float32).reshape(info.shape)
+            if info.type is GGMLQuantizationType.F32:
+                raw = raw.copy()  # dequantising gives a view of what is float32 already
+            weights = np.asarray(quants.dequantize(raw, info.type), np.float32).reshape(info.shape)
             finite = bool(np.isfinite(weights.max()) and np.isfinite(weights.min()))
         if not finite:
             raise self._damaged(f"the tensor {name!r} holds weights that are no finite numbers")
