@@ -22,7 +22,7 @@ from p2pinfer.effects import Message, Plane, Priority
 from p2pinfer.errors import P2PInferError, PeerUnreachable, RemoteProtocolError
 from p2pinfer.identity import Verifier
 from p2pinfer.ids import Contact, PeerId
-from p2pinfer.runtime.calls import CallMessage, Calls, Handler
+from p2pinfer.runtime.calls import Calls, Handler
 from p2pinfer.runtime.handshake import Established
 from p2pinfer.runtime.outbox import Outbox
 from p2pinfer.runtime.remote_errors import code_of, error_of, text_of
@@ -37,6 +37,8 @@ __all__ = ["Connection", "OnMessage", "Receiver", "Timing"]
 OnMessage = Callable[[Contact, Message], Awaitable[None]]
 
 _CALL_TYPES = (CallOpen, CallItem, CallCredit, CallEnd, CallFailed, CallCancel)
+_OWN_TYPES = frozenset((*_CALL_TYPES, Alert, Goodbye, Heartbeat))
+"""Messages that end here."""
 _LAST_WORDS_S = 0.5
 """How long a closing connection tries to get its last bytes out."""
 
@@ -232,29 +234,28 @@ class Connection:
             frames = self.established.reader.feed(data)
 
     async def _take(self, message: Message) -> None:
+        if type(message) in _OWN_TYPES:
+            self._take_own(message)
+            return
+        if message.PLANE is not Plane.STREAM:
+            raise RemoteProtocolError(f"{type(message).__name__} does not travel by stream")
+        for statement in signed_parts(message):
+            self._receiver.verifier.verify_statement(statement)
+        self._state.is_handing = True
+        await self._receiver.on_message(self.contact, message)
+        self._state.is_handing = False
+        self._state.heard_at = trio.current_time()
+
+    def _take_own(self, message: Message) -> None:
         if isinstance(message, _CALL_TYPES):
-            self._on_call(message)
-        elif isinstance(message, Heartbeat):
-            pass
+            if self.calls is not None:
+                self.calls.receive(message)
         elif isinstance(message, Goodbye):
             self._state.heard_goodbye = True
             self._receiver.on_leaving(self)
             self.retire()
         elif isinstance(message, Alert):
             self.end(error_of(message.code, f"{self.contact} closed the connection: {message.detail}"))
-        elif message.PLANE is not Plane.STREAM:
-            raise RemoteProtocolError(f"{type(message).__name__} does not travel by stream")
-        else:
-            for statement in signed_parts(message):
-                self._receiver.verifier.verify_statement(statement)
-            self._state.is_handing = True
-            await self._receiver.on_message(self.contact, message)
-            self._state.is_handing = False
-            self._state.heard_at = trio.current_time()
-
-    def _on_call(self, message: CallMessage) -> None:
-        if self.calls is not None:
-            self.calls.receive(message)
 
     async def _write(self) -> None:
         """Go on with a write that the socket did not take at once."""

@@ -133,10 +133,17 @@ class Doors:
         except trio.TooSlowError as error:
             raise PeerUnreachable(f"{endpoint} does not answer; check the address and firewalls") from error
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise PeerUnreachable(f"{endpoint} cannot be reached: {reason}") from error
+            raise PeerUnreachable(f"{endpoint} cannot be reached: {_reason_of(error)}") from error
         return socket.socket(fileno=stream.socket.detach())
 
     def _refuse(self, sock: socket.socket, reason: str) -> None:
         self._on_refused(reason)
         sock.close()
+
+
+def _reason_of(error: BaseException) -> str:
+    """What the system said; trio puts one attempt's error behind its own, and several into a group."""
+    cause = error.__cause__ or error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return getattr(cause, "strerror", None) or str(error)

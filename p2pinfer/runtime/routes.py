@@ -130,6 +130,7 @@ class Routes:
         if dialled is not None and dialled.contact.peer is None:
             self._by_endpoint.pop(dialled.contact.endpoint, None)
             self._peer_at[dialled.contact.endpoint] = peer
+            self._past.pop(dialled.contact.endpoint, None)
         route = self._by_peer.get(peer)
         if route is None:
             route = self._by_peer[peer] = dialled if dialled is not None else Route(contact)

@@ -181,6 +181,10 @@ class TlsStream:
             PeerUnreachable: The connection is broken.
         """
         while True:
+            # Asking first spares an exception for each wait, which costs as much as the read itself.
+            is_empty = not self._arriving.pending and not self._tls.pending()
+            if is_empty and not await self._fill():
+                return b""
             try:
                 data = self._tls.read(READ_SIZE_BYTES)
             except ssl.SSLWantReadError:
