@@ -102,6 +102,10 @@ class CandidateHeap(NodeHeap):  # type: ignore[misc]  # the package has no types
     def __contains__(self, node: ContactNode) -> bool:
         return node.id in self._ids
 
+    def knows(self, peer: bytes) -> bool:
+        """Whether a contact with that id is in."""
+        return peer in self._ids
+
     def push(self, nodes: list[ContactNode]) -> None:
         """Add those that are not in yet, and let go of the farthest where they are too many."""
         for node in nodes:  # one by one: the same node twice would stand in the heap, which cannot order it

@@ -116,7 +116,9 @@ class Lookup:
 
     def _is_new(self, contact: Contact) -> bool:
         peer = contact.peer
-        if peer is None or peer == self._own or peer in self._failed or peer in self._asked:
+        if peer is None or peer == self._own or self._candidates.knows(peer):
+            return False
+        if peer in self._failed or peer in self._asked:
             return False
         ids = self._ids_at.setdefault(contact.endpoint, set())
         if peer not in ids and len(ids) >= _IDS_PER_ENDPOINT_MAX:

@@ -38,13 +38,13 @@ def test_fifty_join_through_one_and_find_the_true_nearest_also_with_a_fifth_dead
 
 def test_two_hundred_join_through_one_and_find_the_true_nearest_also_with_a_fifth_dead() -> None:
     swarm = joined(200, 2)
-    assert swarm.mean_recall(30) >= 0.99
+    assert swarm.mean_recall(20) >= 0.99
     before = swarm.total("lookup_queries")
-    swarm.mean_recall(20)
-    assert (swarm.total("lookup_queries") - before) / 20 < 24, "k + O(log n) questions"
+    swarm.mean_recall(10)
+    assert (swarm.total("lookup_queries") - before) / 10 < 24, "k + O(log n) questions"
     for host in swarm.hosts[3::5]:
         host.crash()
-    assert swarm.mean_recall(30) >= 0.99
+    assert swarm.mean_recall(20) >= 0.99
     putter = swarm.alive[7]
     assert swarm.put(putter, KEY, b"value", ttl_s=60.0).stored_at >= 19
     for reader in swarm.alive[::20]:
