@@ -30,7 +30,7 @@ from p2pinfer.swim.joining import JoinTargets
 from p2pinfer.swim.member import MemberState, MemberView
 from p2pinfer.swim.members import MemberTable
 from p2pinfer.swim.membership import Membership
-from p2pinfer.swim.news import Joined, JoinFailed, RoundTrip
+from p2pinfer.swim.news import Joined, JoinFailed, MemberJoined, RoundTrip
 from p2pinfer.swim.own import OwnRecord, first_record
 from p2pinfer.swim.probe import Errand, Probe, Prober
 from p2pinfer.wire.messages.records import Holding, PeerRecord, Sign
@@ -331,6 +331,11 @@ class SwimCore:
     def _on_state_reply(self, sender: Contact, reply: StateReply, now: float) -> list[Effect]:
         effects = self._members.merge_state(reply.records, reply.accusations, now)
         self._targets.settle()
+        if any(isinstance(each, Notify) and isinstance(each.news, MemberJoined) for each in effects):
+            # Where gossip missed a member, as when many join at once, it missed more: ask again soon.
+            soon_s = self._config.probe_interval_s * stretch(self._members.member_count)
+            again_at = now + soon_s * self._rng.uniform(1, 2)
+            self._timers[_Timer.SYNC] = min(self._timers[_Timer.SYNC], again_at)
         if not self._has_joined:
             self._has_joined = True
             effects.append(Notify(Joined(self._members.member_count)))

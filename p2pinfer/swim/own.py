@@ -2,8 +2,8 @@
 
 Rules:
 
-1. Every new record has a higher incarnation, and at least the clock's milliseconds: a peer that lost its disk
-   starts above its earlier self without asking anybody.
+1. The first incarnation is the clock's milliseconds and each record adds one: far slower than the clock, so a
+   peer that lost its disk starts above its earlier self without asking anybody.
 2. Renewals are few. A change of the holding waits `record_interval_s_min` after the record before, a
    refutation one gossip interval, so that nobody can drive the incarnation ahead of the clock: others refuse
    records whose incarnation lies further in the future than clocks may differ.
@@ -72,7 +72,7 @@ class OwnRecord:
         first = not self.record.signature
         self._next = replace(
             self._next,
-            incarnation=self._next.incarnation if first else max(self._next.incarnation + 1, int(now * 1000)),
+            incarnation=self._next.incarnation if first else self._next.incarnation + 1,
             expires_ms=int((now + lifetime_s) * 1000),
             signature=b"",
         )

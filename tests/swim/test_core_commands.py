@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from p2pinfer.effects import Effect, Message
 from p2pinfer.ids import Contact, PeerId
+from p2pinfer.swim.config import SwimConfig
 from p2pinfer.swim.core import SwimCore
 from p2pinfer.swim.member import MemberState
 from p2pinfer.swim.news import JoinFailed, MemberJoined, MemberSuspected
@@ -159,6 +160,14 @@ def test_who_left_can_join_again() -> None:
     assert not core.record.leaving
     assert core.record.incarnation > left.incarnation
     assert core.deadline is not None
+
+
+def test_an_exchange_that_taught_members_is_repeated_soon_and_then_no_more() -> None:
+    core = make_core(0, config=SwimConfig.lan())
+    core.receive(contact(1), StateReply(records=(record(1), record(2))), 0.1)
+    assert len(sent(run_to(core, 2.1), StateRequest)) == 1
+    core.receive(contact(1), StateReply(records=(record(1), record(2))), 2.2)
+    assert sent(run_to(core, 4.3), StateRequest) == []
 
 
 def test_hints_are_pinged_and_an_answer_begins_an_exchange() -> None:

@@ -25,6 +25,31 @@ def test_a_pass_probes_everybody_once() -> None:
         assert {table.next_to_probe() for _ in range(7)} == {peer_id(index) for index in range(7)}
 
 
+def test_a_newcomer_makes_nobody_be_probed_twice_in_a_pass() -> None:
+    for seed in range(20):
+        table = table_of(10, seed=seed)
+        for _ in range(10):
+            table.next_to_probe()
+        probed = [table.next_to_probe() for _ in range(5)]
+        for index in range(10, 16):
+            table.add(peer_id(index), Member(record(index), MemberState.ALIVE, 0.0))
+        probed += [table.next_to_probe() for _ in range(5)]
+        assert len(set(probed)) == len(probed), f"seed {seed}"
+
+
+def test_a_departure_makes_nobody_be_left_out_of_a_pass() -> None:
+    for seed in range(20):
+        table = table_of(10, seed=seed)
+        probed = [table.next_to_probe() for _ in range(5)]
+        gone = probed[0]
+        assert gone is not None
+        member = table.get(gone)
+        assert member is not None
+        table.set_state(gone, member, MemberState.DEAD, 1.0)
+        probed += [table.next_to_probe() for _ in range(5)]
+        assert len(set(probed)) == 10, f"seed {seed}"
+
+
 def test_an_empty_table_has_nobody_to_probe_or_choose() -> None:
     table = table_of(0)
     assert table.next_to_probe() is None
