@@ -124,8 +124,10 @@ class NoChain(UnavailableError):
         missing: The runs of layers that nobody holds, in order.
     """
 
-    def __init__(self, message: str, *, missing: tuple[Span, ...] = ()) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, missing: tuple[Span, ...] = (), retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
         self.missing = missing
 
 

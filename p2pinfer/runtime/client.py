@@ -17,6 +17,7 @@ from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.handshake import Credentials
 from p2pinfer.runtime.home import client_home, invited_client
 from p2pinfer.runtime.streams import Streams, StreamsEvents
+from p2pinfer.runtime.unwrapping import unwrapped
 from p2pinfer.wire.messages.client import GenerateRequest, StatusReply, StatusRequest, Summary, TextPiece
 
 __all__ = ["Client", "connect"]
@@ -68,14 +69,15 @@ async def connect(
     endpoints = (node,) if node else home.addresses if join else (_running_node(data_dir),)
     credentials = Credentials(home.identity, home.swarm, home.membership, Verifier())
     streams = Streams(credentials, Endpoint("0.0.0.0", 0), clock=clock, events=StreamsEvents())
-    async with trio.open_nursery() as nursery:
-        await nursery.start(streams.run)
-        try:
-            yield Client(streams, await _dial(streams, endpoints))
-        finally:
-            with trio.CancelScope(shield=True):
-                await streams.aclose()
-            nursery.cancel_scope.cancel()
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(streams.run)
+            try:
+                yield Client(streams, await _dial(streams, endpoints))
+            finally:
+                with trio.CancelScope(shield=True):
+                    await streams.aclose()
+                nursery.cancel_scope.cancel()
 
 
 async def _dial(streams: Streams, endpoints: tuple[Endpoint, ...]) -> Contact:

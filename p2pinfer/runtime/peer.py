@@ -45,6 +45,7 @@ from p2pinfer.runtime.planes import Inputs
 from p2pinfer.runtime.serving import choose_own_span, find_local_model, load_span, served_span
 from p2pinfer.runtime.sockets import Sockets, open_sockets
 from p2pinfer.runtime.status import peer_status
+from p2pinfer.runtime.unwrapping import unwrapped
 from p2pinfer.runtime.worker import Worker
 from p2pinfer.swim.news import Joined, MemberDead, MemberJoined, MemberLeft
 from p2pinfer.wire.messages.client import ChatMessage
@@ -328,7 +329,11 @@ async def open_peer(config: NodeConfig | None = None, **settings: object) -> Asy
     config = config or node_config(settings)
     clock = Clock()
     home = await trio.to_thread.run_sync(open_home, config.data_dir, config.join, clock.now())
-    with closing(Disk(config.data_dir / "state")) as disk, closing(open_sockets(config.listen)) as sockets:
+    with (
+        unwrapped(),
+        closing(Disk(config.data_dir / "state")) as disk,
+        closing(open_sockets(config.listen)) as sockets,
+    ):
         async with trio.open_nursery() as nursery:
             peer = Peer(compose(config, home, clock, disk, sockets), nursery)
             async with _running(peer, sockets, nursery):

@@ -89,7 +89,7 @@ class PeerSwarm:
         session: SessionId = self.world.hosts[at].call(lambda core, now: core.open(request, now)).value
         return session
 
-    def of(self, session: SessionId, kind: type, at: str = "me") -> list[Any]:
+    def of(self, session: SessionId, kind: type[Any], at: str = "me") -> list[Any]:
         found = [item for item in self.world.hosts[at].delivered if isinstance(item, kind)]
         return [item for item in found if item.session == session]
 
