@@ -74,9 +74,8 @@ class SwimCore:
         rng: random.Random,
         sign: Sign,
         now: float,
-        incarnation: int | None = None,
     ) -> None:
-        first = first_record(public_key, endpoint, int(now * 1000) if incarnation is None else incarnation)
+        first = first_record(public_key, endpoint, int(now * 1000))
         own = OwnRecord(first, config, rng, sign)
         self._config = config
         self._rng = rng
