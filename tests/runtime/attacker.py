@@ -65,6 +65,17 @@ async def messages_of(tls: TlsStream) -> list[Message]:
     return messages
 
 
+async def next_message(tls: TlsStream) -> Message:
+    """The next message, where it comes alone."""
+    reader, assembler = FrameReader(), Assembler()
+    with trio.fail_after(5):
+        while True:
+            for frame in reader.feed(await tls.receive()):
+                whole = assembler.add(frame)
+                if whole is not None:
+                    return decode(whole.data)
+
+
 def write(tls: TlsStream, *messages: Message) -> None:
     tls.write_nowait(b"".join(frame_of(message) for message in messages))
 

@@ -52,6 +52,7 @@ class Peer:
         credentials: Credentials | None = None,
         config: StreamsConfig | None = None,
         is_echoing: bool = False,
+        advertised: Endpoint | None = None,
     ) -> None:
         self.credentials = credentials or credentials_of(name)
         self.sockets: Sockets = open_sockets(LOOPBACK)
@@ -69,7 +70,7 @@ class Peer:
         )
         self.streams = Streams(
             self.credentials,
-            self.sockets.endpoint,
+            advertised or self.sockets.endpoint,
             clock=Clock(),
             events=events,
             config=config or StreamsConfig.for_tests(),
@@ -93,6 +94,9 @@ class Peer:
 
     async def wait_messages(self, count: int) -> list[Message]:
         return await self._wait(self.messages, count)
+
+    async def wait_connects(self, count: int) -> list[PeerId | None]:
+        return await self._wait(self.connects, count)
 
     async def wait_disconnects(self, count: int) -> list[Contact]:
         return await self._wait(self.disconnects, count)

@@ -22,8 +22,10 @@ from p2pinfer.errors import (
 from p2pinfer.ids import Contact
 from p2pinfer.runtime.calls import CREDIT_SIZE_BYTES, Handler
 from p2pinfer.wire.codec import encode
-from p2pinfer.wire.messages.calls import CallItem, CallOpen
+from p2pinfer.wire.framing import cut
+from p2pinfer.wire.messages.calls import CallCancel, CallCredit, CallEnd, CallFailed, CallItem, CallOpen
 from p2pinfer.wire.messages.client import GenerateRequest, StatusReply, StatusRequest, TextPiece
+from p2pinfer.wire.messages.handshake import Alert
 from tests.runtime import attacker
 from tests.runtime.swarm import Peer, credentials_of, running
 from tests.runtime.test_streams import step
@@ -211,9 +213,7 @@ async def test_a_broken_connection_ends_its_calls() -> None:
     member = credentials_of("member")
     async with running(caller):
         tls, _ = await attacker.dial_as(member, caller.contact.endpoint)
-        with trio.fail_after(5):
-            while not caller.connects:
-                await trio.testing.wait_all_tasks_blocked()
+        await caller.wait_connects(1)
         contact = Contact(member.identity.peer_id, attacker.NOWHERE)
         async with caller.streams.call(contact, StatusRequest()) as responses:
             tls.close()
@@ -268,24 +268,47 @@ async def test_too_many_calls_at_a_time_are_refused_and_the_next_ones_are_not() 
         await ask()
 
 
-@pytest.mark.parametrize(
-    ("messages", "code"),
-    [
-        ([CallOpen(1, 10, encode(StatusRequest())), CallOpen(1, 10, encode(StatusRequest()))], "twice"),
-        ([CallOpen(1, 10, b"garbage")], "no message begins like that"),
-        ([CallItem(77, b"")], ""),
-    ],
-)
-async def test_a_caller_that_breaks_the_rules(messages: list[Message], code: str) -> None:
+async def test_a_call_that_is_opened_twice_ends_the_connection() -> None:
     caller, handler = pair()
     handler.streams.handlers[StatusRequest] = _silent
     async with running(caller, handler):
         tls, _ = await attacker.dial_as(credentials_of("member"), handler.contact.endpoint)
-        attacker.write(tls, *messages)
-        with trio.move_on_after(0.05):
-            assert code in str(await attacker.messages_of(tls))
-        async with caller.streams.call(handler.contact, GenerateRequest(prompt="1")) as responses:
-            assert len([message async for message in responses]) == 1
+        attacker.write(tls, *[CallOpen(1, 10, encode(StatusRequest()))] * 2)
+        alerts = [message for message in await attacker.messages_of(tls) if isinstance(message, Alert)]
+        assert alerts == [Alert("RemoteProtocolError", "call 1 was opened twice")]
+        assert len(await ask(caller, handler, GenerateRequest(prompt="1"))) == 1
+
+
+async def test_a_request_of_garbage_fails_alone_and_strays_are_ignored() -> None:
+    _, handler = pair()
+    async with running(handler):
+        tls, _ = await attacker.dial_as(credentials_of("member"), handler.contact.endpoint)
+        attacker.write(tls, CallItem(77, b""), CallEnd(78), CallCredit(79, 1), CallCancel(80))
+        attacker.write(tls, CallOpen(1, 10, b"garbage"))
+        failed = await attacker.next_message(tls)
+        assert isinstance(failed, CallFailed)
+        assert (failed.call, failed.code) == (1, "DecodeError")
+        attacker.write(tls, CallOpen(2, 10, encode(StatusRequest())))
+        assert await attacker.next_message(tls) == CallItem(2, encode(StatusReply(json="{}")))
+        tls.close()
+
+
+async def test_a_handler_that_goes_beyond_its_credit_loses_the_connection() -> None:
+    caller, member = Peer("caller"), credentials_of("member")
+    async with running(caller):
+        tls, _ = await attacker.dial_as(member, caller.contact.endpoint)
+        await caller.wait_connects(1)
+        contact = Contact(member.identity.peer_id, attacker.NOWHERE)
+        item = CallItem(0, bytes(CREDIT_SIZE_BYTES // 20))
+        async with caller.streams.call(contact, StatusRequest()) as responses:
+            for _ in range(22):
+                tls.write_nowait(b"".join(cut(1, 0, encode(item))))
+                await tls.drain()
+            with trio.fail_after(5):
+                while not responses.has_ended:
+                    await trio.testing.wait_all_tasks_blocked()
+            assert len(responses._items) == 21, "the last one may exceed the credit"
+        assert caller.count("ended: RemoteProtocolError") == 1
         tls.close()
 
 

@@ -34,7 +34,7 @@ from tests.runtime import attacker
 from tests.runtime.swarm import SWARM, Peer, credentials_of, identity_of, running
 from tests.runtime.test_streams import step
 
-IMPATIENT = replace(StreamsConfig.for_tests(), stage_deadline_s=0.05)
+IMPATIENT = replace(StreamsConfig.for_tests(), stage_deadline_s=0.15)
 
 
 @asynccontextmanager

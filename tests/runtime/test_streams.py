@@ -10,7 +10,7 @@ import trio.testing
 
 from p2pinfer.effects import Message
 from p2pinfer.errors import LocalProtocolError, PeerUnreachable
-from p2pinfer.ids import Contact, SessionId
+from p2pinfer.ids import Contact, Endpoint, SessionId
 from p2pinfer.runtime.streams import StreamsConfig
 from p2pinfer.wire.messages.inference import CloseSession, Step, Tensor
 from tests.runtime import attacker
@@ -64,6 +64,16 @@ async def test_an_endpoint_without_a_name_is_dialled_once_and_then_known() -> No
         assert first.streams.send_nowait(second.contact, step(2))
         await first.wait_messages(2)
         assert first.count("connections opened") == 1
+
+
+async def test_a_peer_that_listens_everywhere_is_called_back_where_it_was_seen() -> None:
+    first, second = Peer("first", advertised=Endpoint("0.0.0.0", 4711)), Peer("second")
+    seen: list[Contact] = []
+    second.events.on_connect = seen.append
+    async with running(first, second):
+        first.streams.send_nowait(second.contact, step(1))
+        await second.wait_messages(1)
+    assert seen == [Contact(first.id, Endpoint("127.0.0.1", 4711))]
 
 
 async def test_dialling_by_name_and_without_at_once_ends_with_one_connection() -> None:

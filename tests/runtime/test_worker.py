@@ -90,13 +90,13 @@ def batch(*bases: int) -> Compute:
 
 async def test_everything_runs_in_order_on_one_thread_that_is_not_the_loops() -> None:
     async with running() as run:
-        for effect in (OpenCache(SESSION, 64), batch(0), batch(1, 2), DropCache(SESSION)):
+        for effect in (OpenCache(SESSION, 64), batch(0), batch(1, 2), DropCache(SESSION), batch(3)):
             run.worker.submit(effect)
-        await run.wait(2)
-    assert run.engine.asked == ["open 64", "run [0]", "run [1, 2]", "drop", "close"]
+        await run.wait(3)
+    assert run.engine.asked == ["open 64", "run [0]", "run [1, 2]", "drop", "run [3]", "close"]
     assert len(run.engine.threads) == 1
     assert threading.get_ident() not in run.engine.threads
-    assert [[each.token for each in outputs] for outputs in run.results] == [[0], [1, 2]]
+    assert [[each.token for each in outputs] for outputs in run.results] == [[0], [1, 2], [3]]
 
 
 @pytest.mark.parametrize(("base", "text"), [(13, "FloatingPointError: a number"), (14, "0 outputs for 2")])
