@@ -280,7 +280,8 @@ async def test_a_call_that_is_opened_twice_ends_the_connection() -> None:
 
 
 async def test_a_request_of_garbage_fails_alone_and_strays_are_ignored() -> None:
-    _, handler = pair()
+    handler = Peer("handler")
+    handler.streams.handlers[StatusRequest] = status
     async with running(handler):
         tls, _ = await attacker.dial_as(credentials_of("member"), handler.contact.endpoint)
         attacker.write(tls, CallItem(77, b""), CallEnd(78), CallCredit(79, 1), CallCancel(80))
