@@ -212,11 +212,6 @@ class TlsStream:
             self._flush()
         except PeerUnreachable:
             pass  # it is being closed anyway
-        self.abort()
-
-    def abort(self) -> None:
-        """Close without a word."""
-        self._is_closed = True
         self._unsent = b""
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()

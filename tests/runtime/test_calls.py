@@ -313,6 +313,30 @@ async def test_a_handler_that_goes_beyond_its_credit_loses_the_connection() -> N
         tls.close()
 
 
+async def test_a_connection_that_is_retired_lets_its_calls_end_first() -> None:
+    caller, handler = pair()
+    gate = trio.Event()
+
+    async def halves(contact: Contact, request: Message) -> AsyncGenerator[Message, None]:
+        yield TextPiece(text="before", token=0)
+        await gate.wait()
+        yield TextPiece(text="after", token=1)
+
+    handler.streams.handlers[StatusRequest] = halves
+    async with running(caller, handler):
+        async with caller.streams.call(handler.contact, StatusRequest()) as responses:
+            assert await responses.__anext__() == TextPiece(text="before", token=0)
+            caller.streams.disconnect(handler.id)
+            assert not caller.streams.is_connected(handler.id)
+            assert len(await ask(caller, handler, GenerateRequest(prompt="3"))) == 3, "over a new connection"
+            gate.set()
+            assert [message async for message in responses] == [TextPiece(text="after", token=1)]
+        with trio.fail_after(5):
+            while caller.count("ended: goodbye") + handler.count("ended: goodbye") < 2:
+                await trio.testing.wait_all_tasks_blocked(0.005)
+        assert caller.count("connections") == handler.count("connections") == 1
+
+
 async def test_a_request_that_cannot_be_encoded_is_the_callers_bug() -> None:
     caller, handler = pair()
     async with running(caller, handler):
