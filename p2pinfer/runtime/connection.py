@@ -102,6 +102,11 @@ class Connection:
         return self.established.peer
 
     @property
+    def is_usable(self) -> bool:
+        """Whether it may still be given new messages."""
+        return not self._state.is_over and not self.is_retiring
+
+    @property
     def waiting_bytes(self) -> int:
         """Bytes of messages that wait to be written."""
         return self._outbox.size_bytes

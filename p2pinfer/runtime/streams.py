@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import trio
 
 from p2pinfer.effects import Message
-from p2pinfer.errors import LocalProtocolError, P2PInferError, PeerUnreachable
+from p2pinfer.errors import LocalProtocolError, Overloaded, P2PInferError, PeerUnreachable
 from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.runtime.calls import Handler, Responses
 from p2pinfer.runtime.clock import Clock
@@ -31,6 +31,10 @@ from p2pinfer.runtime.routes import Route, Routes, choose_kept
 from p2pinfer.runtime.tls import TlsStream
 
 __all__ = ["Streams", "StreamsConfig", "StreamsEvents"]
+
+
+_CONNECTIONS_PER_PEER_COUNT_MAX = 8
+"""Two that dial each other by name and by address at once have four, for a moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,6 +329,9 @@ class Streams:
 
     def _adopt(self, connection: Connection, dialled: Route | None) -> None:
         """Give a new connection its place, beside or instead of an older one to the same peer."""
+        if sum(each.peer == connection.peer for each in self._open) > _CONNECTIONS_PER_PEER_COUNT_MAX:
+            connection.end(Overloaded(f"{connection.contact} opens one connection after the other"))
+            return
         route = self._routes.of_connection(connection, dialled)
         old = route.connection
         if old is None:
@@ -342,11 +349,19 @@ class Streams:
             old.end(PeerUnreachable(f"{old.contact} opened a new connection, having lost this one"))
             self._events.on_disconnect(old.contact)
             self._events.on_connect(new.contact)
-        elif kept is new:
+            return
+        if kept is new:
             route.adopt(new)
-            old.retire()
-        else:
-            new.retire()
+        # Only the dialler of the kept one retires the other: a listener has a connection before its dialler,
+        # so it could say goodbye to the only one that the other end knows of yet.
+        if kept.established.dialler == self._self:
+            for each in self._usable(kept.peer):
+                if each is not kept:
+                    each.retire()
+
+    def _usable(self, peer: PeerId) -> list[Connection]:
+        """The connections to a peer that were not retired yet."""
+        return [each for each in self._open if each.peer == peer and each.is_usable]
 
     def _on_refused(self, reason: str) -> None:
         self._counts[reason] += 1
@@ -369,3 +384,6 @@ class Streams:
         was_alone = not self.is_connected(connection.peer)
         if not self._is_closing and (was_alone or (connection.is_retiring and error is not None)):
             self._events.on_disconnect(connection.contact)
+        for spare in self._usable(connection.peer)[:1] if was_alone else ():
+            self._routes.of_connection(spare, None).adopt(spare)
+            self._events.on_connect(spare.contact)

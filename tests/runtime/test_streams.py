@@ -242,3 +242,25 @@ async def test_a_bug_in_the_receiver_ends_the_peer_loudly() -> None:
         async with running(first, second):
             first.streams.send_nowait(second.contact, step(1))
             await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("round_number", range(2))
+async def test_a_whole_swarm_that_dials_at_once_settles_and_nobody_seems_to_have_gone(
+    round_number: int,
+) -> None:
+    """By name and by address in turn, so that up to four connections of each pair exist for a moment."""
+    peers = [Peer(f"{round_number} {index}") for index in range(5)]
+    async with running(*peers):
+        for number in range(6):
+            for sender in peers:
+                for other in peers:
+                    if other is not sender:
+                        to = other.contact if (number + round_number) % 2 else other.nameless
+                        assert sender.streams.send_nowait(to, step(number))
+        with trio.fail_after(5):
+            for peer in peers:
+                assert len(await peer.wait_messages(6 * 4)) == 6 * 4
+            while any(peer.count("connections") != 4 for peer in peers):
+                await trio.testing.wait_all_tasks_blocked(0.005)
+        assert [len(peer.connects) for peer in peers] == [4] * 5
+        assert [peer.disconnects for peer in peers] == [[]] * 5
