@@ -4,8 +4,8 @@ Rules:
 
 1. `send_nowait` never waits: it writes, queues or refuses. What was queued for a peer that cannot be reached
    is dropped, and `on_disconnect` says so.
-2. Where both dial at once, both ends keep the connection that the smaller PeerId dialled. The other one is
-   retired: nothing that was queued in it is lost.
+2. Where both dial at once, both ends keep the connection that the smaller PeerId dialled, and its dialler
+   retires the others: nothing that was queued in them is lost.
 3. Whatever a remote end does is a named error, counted, and ends its own connection at most.
 """
 
