@@ -232,13 +232,15 @@ class PeerCore:
         return []
 
     def _plan_with_holders(self) -> None:
-        """Give the planner the swarm's holders as SWIM knows them now."""
+        """Give the planner the swarm's holders as SWIM knows them now, and this peer as it is."""
         holders: dict[bytes, list[Holder]] = {}
         for record in self.swim.alive():
-            held = record.holding
+            is_own = record.owner == self.contact.peer
+            # What this peer holds it knows at once; its record says so a moment later.
+            held = self._holding if is_own else record.holding
             if held is None or not record.is_plausible:
                 continue
-            round_trip_s = 0.0 if record.owner == self.contact.peer else self.round_trip_s(record.owner)
+            round_trip_s = 0.0 if is_own else self.round_trip_s(record.owner)
             holder = Holder(record.contact, held.span, held.step_us / 1e6, held.queue, round_trip_s)
             holders.setdefault(held.digest, []).append(holder)
         self.entry.set_holders(holders)
