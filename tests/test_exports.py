@@ -31,7 +31,7 @@ def exported_names(tree: ast.Module) -> list[str] | None:
 
 
 def problems_of(text: str, where: str) -> list[str]:
-    """Whoever defines something for others says what; names that only its own package uses may stay unsaid."""
+    """Whoever defines something for others says what; names of its own package alone may stay unsaid."""
     tree = ast.parse(text)
     exported, public = exported_names(tree), public_names(tree)
     if exported is None:
