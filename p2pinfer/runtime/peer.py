@@ -25,6 +25,7 @@ from p2pinfer.errors import (
     LocalProtocolError,
     ModelNotFound,
     NoChain,
+    StorageError,
 )
 from p2pinfer.ids import Endpoint, PeerId, SessionId
 from p2pinfer.inference.generation import Request
@@ -57,8 +58,8 @@ _log = logging.getLogger(__name__)
 
 LEAVE_TIMEOUT_S = 2.0
 """How long the end waits for the word to get around that this peer leaves."""
-REMEMBER_INTERVAL_S = 60.0
-"""How often the addresses of live members are kept for the next start."""
+REMEMBER_DELAY_S = 1.0
+"""How soon a change of the members is kept for the next start; changes in between are gathered."""
 _GREEDY = Sampling()
 
 
@@ -73,6 +74,7 @@ class Peer:
         self._entry_models: dict[bytes, EntryModel] = {}
         self._opening_model = trio.Lock()
         self._joined = trio.Event()
+        self._members_changed = trio.Event()
         self._closed = trio.Event()
         parts.planes.on_effect = self._handle
         parts.streams.handlers.update(client_handlers(self))
@@ -247,6 +249,7 @@ class Peer:
                 _log.info("joined the swarm: %d members", count)
                 self._joined.set()
             case Notify(news=MemberJoined(record=record)):
+                self._members_changed.set()
                 _log.info("peer %s came: %s %s", record.owner.short, record.endpoint, _holds(record))
             case Notify(news=MemberDead(peer=peer)):
                 _log.info("peer %s is dead", peer.short)
@@ -291,15 +294,22 @@ class Peer:
         await self.serve(engine, served, model.name)
 
     async def _remember_members(self) -> None:
+        """Keep the addresses of live members, so that a peer that was killed finds back by itself."""
         while True:
-            await trio.sleep(REMEMBER_INTERVAL_S)
+            await self._members_changed.wait()
+            await trio.sleep(REMEMBER_DELAY_S)
+            self._members_changed = trio.Event()
             await trio.to_thread.run_sync(self._remember)
 
     def _remember(self) -> None:
         own = self.endpoint
         addresses = [r.endpoint for r in self._parts.core.swim.alive() if r.endpoint != own]
-        if addresses:
+        if not addresses:
+            return  # alone, the earlier ones are the only way back
+        try:
             self._parts.home.remember(addresses)
+        except StorageError as error:
+            _log.warning("the members' addresses were not kept: %s", error)
 
     async def _leave(self) -> None:
         """Say goodbye, and give the word a moment to get around."""
