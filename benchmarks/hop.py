@@ -28,6 +28,7 @@ import trio
 import p2pinfer
 from benchmarks.echo import echo_us, median
 from benchmarks.idle_engine import HIDDEN_SIZE
+from p2pinfer.cli.local_swarm import wait_until
 from p2pinfer.config import node_config
 from p2pinfer.ids import SessionId, Span
 from p2pinfer.inference.generation import Request
@@ -64,8 +65,12 @@ async def measure(token_count: int, round_count: int) -> dict[str, Any]:
         entry = node_config({"listen": "127.0.0.1:0", "data_dir": str(base / "entry"), "profile": "local"})
         async with p2pinfer.open_peer(entry) as peer:
             with _processes(base, str(peer.invite)):
-                port = await _port(base / "port")
-                await _wait(peer)
+                file, wanted = base / "port", sum(map(len, SPANS.values()))
+                await wait_until(lambda: file.exists() and bool(file.read_text()), timeout_s=30)
+                port = int(file.read_text())
+                await wait_until(
+                    lambda: len([p for p in peer.status()["peers"] if p["span"]]) == wanted, timeout_s=60
+                )
                 for _ in range(round_count):
                     short = await _intervals_us(peer, SHORT, token_count)
                     long = await _intervals_us(peer, LONG, token_count)
@@ -79,6 +84,10 @@ async def measure(token_count: int, round_count: int) -> dict[str, Any]:
         "step_bytes": step_bytes,
         "rounds": round_count,
     }
+
+
+def _holder_count(peer: p2pinfer.Peer) -> int:
+    return sum(1 for other in peer.status()["peers"] if other["span"])
 
 
 def _step_size_bytes() -> int:
@@ -95,21 +104,6 @@ async def _intervals_us(peer: p2pinfer.Peer, digest: bytes, count: int) -> list[
         async for _ in sampled:
             times.append(time.perf_counter())
     return [(b - a) * 1e6 for a, b in itertools.pairwise(times)]
-
-
-async def _wait(peer: p2pinfer.Peer) -> None:
-    """Wait until all nodes are known; their start is no part of the measurement."""
-    wanted = sum(map(len, SPANS.values()))
-    with trio.fail_after(60):
-        while sum(1 for other in peer.status()["peers"] if other["span"]) < wanted:
-            await trio.sleep(0.05)
-
-
-async def _port(file: Path) -> int:
-    with trio.fail_after(30):
-        while not file.exists() or not file.read_text():
-            await trio.sleep(0.02)
-    return int(file.read_text())
 
 
 @contextmanager

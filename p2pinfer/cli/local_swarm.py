@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from p2pinfer.ids import Endpoint, Span
 if TYPE_CHECKING:
     from p2pinfer.runtime.peer import Peer
 
-__all__ = ["LocalNode", "LocalSwarm", "open_swarm", "wait_for_holders"]
+__all__ = ["LocalNode", "LocalSwarm", "open_swarm", "wait_for_holders", "wait_until"]
 
 START_TIMEOUT_S = 120.0
 """How long nodes may take to load their layers: seconds, but minutes on a loaded machine."""
@@ -135,22 +135,34 @@ class LocalSwarm:
                 node.process.wait()
 
 
+async def wait_until(predicate: Callable[[], bool], *, timeout_s: float) -> None:
+    """Look again and again until something holds that other processes bring about.
+
+    Raises:
+        UnavailableError: It did not within the time.
+    """
+    deadline = trio.current_time() + timeout_s
+    while not predicate():
+        if trio.current_time() > deadline:
+            raise UnavailableError(f"waited {timeout_s:.0f} s in vain: is this machine overloaded?")
+        await trio.sleep(_POLL_S)
+
+
 async def wait_for_holders(swarm: LocalSwarm, count: int, *, timeout_s: float = START_TIMEOUT_S) -> None:
     """Wait until so many live peers serve layers.
 
     Raises:
-        UnavailableError: A node ended, or it took too long; the message has its last words.
+        UnavailableError: A node ended (the message has its last words), or it took too long.
     """
-    deadline = trio.current_time() + timeout_s
-    while _holder_count(swarm.peer) < count:
+
+    def are_ready() -> bool:
         for node in swarm.nodes:
             code = node.process.poll()
             if code is not None and code > 0:
                 raise UnavailableError(f"{node.name} ended with code {code}: {node.last_words()}")
-        if trio.current_time() > deadline:
-            words = "; ".join(f"{node.name}: {node.last_words()}" for node in swarm.nodes)
-            raise UnavailableError(f"the nodes were not ready within {timeout_s:.0f} s: {words}")
-        await trio.sleep(_POLL_S)
+        return _holder_count(swarm.peer) >= count
+
+    await wait_until(are_ready, timeout_s=timeout_s)
 
 
 def _holder_count(peer: Peer) -> int:

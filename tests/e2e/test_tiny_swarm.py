@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from p2pinfer import Sampling, open_peer
-from p2pinfer.cli.local_swarm import LocalSwarm, open_swarm, wait_for_holders
+from p2pinfer.cli.local_swarm import LocalSwarm, open_swarm, wait_for_holders, wait_until
 from p2pinfer.config import NodeConfig, Profile
 from p2pinfer.errors import (
     CertificateError,
@@ -196,9 +196,9 @@ async def test_a_node_ends_cleanly_on_a_signal(tiny_cache: Path, number: int) ->
         assert await trio.to_thread.run_sync(node.process.wait, 10) in (0, 130)
         assert time.monotonic() - started < 10
         assert not node.peer_id()
-        with trio.fail_after(5):
-            while {peer["state"] for peer in swarm.peer.status()["peers"]} != {"left"}:
-                await trio.lowlevel.checkpoint()
+        await wait_until(
+            lambda: {peer["state"] for peer in swarm.peer.status()["peers"]} == {"left"}, timeout_s=5
+        )
 
 
 async def test_leaving_the_loop_early_frees_the_hops(tiny_cache: Path) -> None:
