@@ -191,10 +191,12 @@ class PeerCore:
             case inference_messages.SessionReady() | inference_messages.SessionRefused():
                 return self.entry.receive(sender, message, now)
             case inference_messages.Token() | inference_messages.StepFailed():
+                is_asked_here = self.entry.knows(message.session)
+                is_served_here = self.hop.knows(message.session)
                 effects: list[Effect] = []
-                if self.entry.knows(message.session):
+                if is_asked_here or not is_served_here:
                     effects += self.entry.receive(sender, message, now)
-                if self.hop.knows(message.session) or not effects:
+                if is_served_here or not is_asked_here:
                     effects += self.hop.receive(sender, message, now)
                 return effects
         return self.hop.receive(sender, message, now)

@@ -15,6 +15,8 @@ class HopConfig:
 
     memory_size_bytes_max: int = 1 << 30
     """What all sessions together may reserve: caches, and outputs kept for replay. From 64 MiB up."""
+    session_count_max: int = 4096
+    """Sessions open at once, however little each reserves: one takes some 10 kB besides. 1 to 100000."""
     batch_count_max: int = 32
     """Sessions in one batch. 1 to 1024; beyond some tens a CPU gains nothing."""
     prefill_positions_max: int = 512
@@ -28,7 +30,12 @@ class HopConfig:
     """What a refused entry peer is told to wait. 0.1 to 60 s."""
 
     def __post_init__(self) -> None:
-        for field in ("memory_size_bytes_max", "batch_count_max", "prefill_positions_max"):
+        for field in (
+            "memory_size_bytes_max",
+            "session_count_max",
+            "batch_count_max",
+            "prefill_positions_max",
+        ):
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field} is {getattr(self, field)}, but must be at least 1")
         if self.orphan_timeout_s > self.idle_timeout_s:
@@ -56,6 +63,9 @@ class EntryConfig:
     """The same, while the prompt is computed: asking is cheap, and a hop at work says so. 1 to 60 s."""
     probe_timeout_s: float = 1.0
     """How long a hop may take to say that it lives. 0.1 to 10 s."""
+    engine_timeout_s: float = 120.0
+    """How long a hop that says it is at work may take for one step before another holder is tried. 10 to
+    3600 s: a slow engine is no dead one, and who takes its place begins from nothing."""
     recovery_count_max: int = 8
     """Recoveries in a row without one new token before the session is given up. 1 to 100."""
     blame_s: float = 15.0

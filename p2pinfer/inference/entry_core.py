@@ -22,13 +22,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from p2pinfer.effects import Deliver, Effect, Message, Send
-from p2pinfer.errors import LocalProtocolError, NoChain, Overloaded, P2PInferError, SessionLost
+from p2pinfer.errors import (
+    LocalProtocolError,
+    NoChain,
+    Overloaded,
+    P2PInferError,
+    PromptTooLong,
+    SessionLost,
+)
 from p2pinfer.ids import SESSION_ID_SIZE_BYTES, Contact, PeerId, SessionId
 from p2pinfer.inference.config import EntryConfig
 from p2pinfer.inference.generation import Generation, Phase, Request
 from p2pinfer.inference.news import GenerationFailed, Recovered, Sampled, SessionOpened
 from p2pinfer.inference.planner import Holder, mend_chain, plan_chain
 from p2pinfer.wire.messages.inference import (
+    POSITIONS_MAX,
+    ChainHop,
     CloseSession,
     Resume,
     SessionReady,
@@ -42,6 +51,8 @@ __all__ = ["EntryCore"]
 _EARLY_COUNT_MAX = 64
 """Tokens kept that came before their turn; a connection keeps order, so more is nonsense."""
 _INTERVAL_WEIGHT = 0.2
+_LATE_S = 0.5
+"""A tick that comes so late says that this peer itself stood still: answers may wait behind it."""
 
 
 class EntryCore:
@@ -65,14 +76,19 @@ class EntryCore:
         Raises:
             NoChain: Some layers have no live holder. Nothing was sent.
             LocalProtocolError: The prompt is empty.
+            PromptTooLong: No session can be so long.
         """
         if not request.prompt:
             raise LocalProtocolError("a prompt has at least one token")
+        if request.positions_max > POSITIONS_MAX:
+            raise PromptTooLong(
+                f"prompt and answer take {request.positions_max} positions, but a session has at most "
+                f"{POSITIONS_MAX}: shorten either"
+            )
         generation = Generation(
             id=SessionId(self._rng.randbytes(SESSION_ID_SIZE_BYTES)),
             request=request,
             chunk_positions=self._config.prefill_chunk_positions,
-            started_at=now,
             token_at=now,
         )
         chain = plan_chain(self._holders.get(request.digest, ()), request.layers)
@@ -100,8 +116,9 @@ class EntryCore:
         generation = self._generations.get(message.session)
         index = generation.index_of(sender.peer) if generation else None
         if generation is None or index is None:
+            # A hop whose CloseSession was lost works on for nobody.
             self._counts["unknown"] += 1
-            return []
+            return [Send(sender, CloseSession(session=message.session))]
         match message:
             case Token():
                 return self._on_token(generation, index, message, now)
@@ -119,7 +136,7 @@ class EntryCore:
             index = generation.index_of(contact.peer)
             if index is None:
                 continue
-            if generation.phase is Phase.OPENING and index not in generation.ready:
+            if generation.phase is Phase.OPENING and index not in generation.answered:
                 effects += self._replace(generation, [generation.peer_at(index)], now)
             else:
                 effects += self._repeat(generation, now)
@@ -130,23 +147,19 @@ class EntryCore:
         effects: list[Effect] = []
         for generation in list(self._generations.values()):
             if generation.index_of(peer) is not None:
-                effects += self._replace(generation, [peer], now)
+                effects += self._replace(generation, [peer], now, is_certain=True)
         return effects
 
     def tick(self, now: float) -> list[Effect]:
         """Look after the generations whose deadline has passed."""
         effects: list[Effect] = []
         for generation in [g for g in self._generations.values() if now >= g.deadline]:
-            match generation.phase:
-                case Phase.OPENING | Phase.PROBING:
-                    silent = [
-                        generation.peer_at(i)
-                        for i in range(len(generation.chain))
-                        if i not in generation.ready
-                    ]
-                    effects += self._replace(generation, silent, now)
-                case Phase.RUNNING:
-                    effects += self._probe(generation, now)
+            if generation.phase is Phase.RUNNING:
+                effects += self._probe(generation, now)
+            elif now - generation.deadline > _LATE_S:
+                generation.deadline = now + self._config.probe_timeout_s
+            else:
+                effects += self._replace(generation, generation.unanswered(), now)
         return effects
 
     @property
@@ -160,13 +173,16 @@ class EntryCore:
 
     # --- epochs -------------------------------------------------------------------------------
 
-    def _begin_epoch(self, generation: Generation, chain: tuple[Any, ...], now: float) -> list[Effect]:
+    def _begin_epoch(self, generation: Generation, chain: tuple[ChainHop, ...], now: float) -> list[Effect]:
         """Ask every hop of `chain` to take its place; hops that lose theirs are told to forget."""
         left = {hop.contact for hop in generation.chain} - {hop.contact for hop in chain}
+        if generation.chain[-1:] != chain[-1:]:
+            generation.early.clear()
         generation.chain = chain
         generation.epoch += 1
         generation.phase = Phase.OPENING
         generation.ready.clear()
+        generation.answered.clear()
         generation.deadline = now + self._config.open_timeout_s
         effects: list[Effect] = [Send(c, CloseSession(session=generation.id)) for c in _sorted(left)]
         return effects + self._open_messages(generation)
@@ -183,8 +199,16 @@ class EntryCore:
         if message.epoch != generation.epoch or generation.phase is Phase.RUNNING:
             self._counts["stale"] += 1
             return []
+        is_first_opening = generation.phase is Phase.OPENING and not generation.epoch
+        if message.next_step > (0 if is_first_opening else generation.steps_max):
+            self._counts["nonsense"] += 1
+            return self._replace(generation, [generation.peer_at(index)], now, is_certain=True)
+        has_lost_cache = message.next_step < generation.ready.get(index, 0)
         generation.ready[index] = message.next_step
-        if len(generation.ready) < len(generation.chain):
+        if generation.phase is Phase.PROBING and has_lost_cache:
+            return self._repeat(generation, now)
+        generation.answered[index] = message.working
+        if len(generation.answered) < len(generation.chain):
             return []
         return (
             self._go(generation, now) if generation.phase is Phase.OPENING else self._judge(generation, now)
@@ -202,7 +226,8 @@ class EntryCore:
         first = generation.chain[0].contact
         for number in range(generation.ready[0], generation.input_count):
             effects.append(Send(first, generation.step(number)))
-        if not generation.tokens and generation.trouble.began_at is None:
+        if not generation.is_announced:
+            generation.is_announced = True
             effects.append(Deliver(SessionOpened(generation.id, generation.chain)))
         self._await_token(generation, now)
         return effects
@@ -225,8 +250,12 @@ class EntryCore:
             generation.early.setdefault(token.position, token)
         effects: list[Effect] = []
         while (token_now := generation.early.pop(generation.awaited_position, None)) is not None:
+            is_final = generation.is_final(token_now)
+            if token_now.final and not is_final:
+                self._counts["nonsense"] += 1
+                return effects + self._replace(generation, [generation.peer_at(index)], now, is_certain=True)
             effects += self._take_token(generation, token_now, now)
-            if token_now.final:
+            if is_final:
                 del self._generations[generation.id]
                 self._counts["finished"] += 1
                 return effects + self._close_messages(generation)
@@ -240,7 +269,7 @@ class EntryCore:
         elif trouble.began_at is not None:
             stall_s = now - generation.token_at
             self._counts["recoveries"] += 1
-            lost = tuple(sorted(set(trouble.lost)))
+            lost = tuple(sorted(p for p in set(trouble.lost) if generation.index_of(p) is None))
             effects.append(Deliver(Recovered(generation.id, stall_s, lost, generation.chain)))
             trouble.clear()
         elif generation.tokens:
@@ -251,7 +280,8 @@ class EntryCore:
         generation.tokens.append(token.token)
         if generation.phase is not Phase.OPENING:
             self._await_token(generation, now)
-        effects.append(Deliver(Sampled(generation.id, token.token, token.position, token.final)))
+        is_final = generation.is_final(token)
+        effects.append(Deliver(Sampled(generation.id, token.token, token.position, is_final)))
         return effects
 
     # --- trouble ------------------------------------------------------------------------------
@@ -263,55 +293,79 @@ class EntryCore:
             return []
         if message.code == "overloaded":
             generation.trouble.retry_after_s = message.retry_after_ms / 1000
-        return self._replace(generation, [generation.peer_at(index)], now)
+        return self._replace(generation, [generation.peer_at(index)], now, is_certain=True)
 
     def _on_step_failed(
         self, generation: Generation, index: int, message: StepFailed, now: float
     ) -> list[Effect]:
         reporter = generation.peer_at(index)
         if message.code in ("engine", "closing"):
-            return self._replace(generation, [reporter], now)
-        if generation.phase is Phase.OPENING:
+            return self._replace(generation, [reporter], now, is_certain=message.code == "closing")
+        accused = message.peer or reporter
+        is_stale = generation.phase is Phase.OPENING or generation.index_of(accused) is None
+        if is_stale or message.code not in ("unreachable", "unknown"):
+            self._counts["stale"] += 1
             return []
-        if message.code == "unreachable" and message.peer is not None:
-            link = (reporter, message.peer)
-            generation.trouble.link_failures[link] += 1
-            if generation.trouble.link_failures[link] > 1 and generation.index_of(message.peer) is not None:
-                return self._replace(generation, [message.peer], now)
-        return self._repeat(generation, now)
+        blamed = generation.trouble.judge_link(reporter, accused)
+        return self._replace(generation, [blamed], now) if blamed else self._repeat(generation, now)
 
     def _probe(self, generation: Generation, now: float) -> list[Effect]:
         """A token is late: ask every hop whether it lives, which changes nothing there."""
         generation.phase = Phase.PROBING
-        generation.ready.clear()
+        generation.answered.clear()
         generation.deadline = now + self._config.probe_timeout_s
         self._counts["probes"] += 1
         return self._open_messages(generation)
 
     def _judge(self, generation: Generation, now: float) -> list[Effect]:
-        """Every hop answered the probe: go on waiting if something moved, else mend what is stuck."""
+        """Every hop answered the probe: go on waiting if something moves, else mend what is stuck."""
         trouble = generation.trouble
         progress = tuple(generation.ready[i] for i in range(len(generation.chain)))
-        has_moved = progress != trouble.progress
-        trouble.progress = progress
-        if has_moved:
-            trouble.stuck = 0
+        before, trouble.progress = trouble.progress, progress
+        is_token_lost = progress[-1] > generation.awaited_step
+        if not is_token_lost and len(before) != len(progress):
+            self._await_token(generation, now)  # the first look: nothing to compare with
+            return []
+        if not is_token_lost and any(new > old for new, old in zip(progress, before, strict=True)):
+            trouble.stuck, trouble.slow_since = 0, None
             self._await_token(generation, now)
             return []
+        working = [i for i, is_working in generation.answered.items() if is_working]
+        if working and not is_token_lost:
+            return self._wait_for_engine(generation, working[0], now)
         trouble.stuck += 1
         if trouble.stuck == 1:
             return self._repeat(generation, now)
         inputs = (generation.input_count, *progress)
-        stuck = [i for i in range(len(progress)) if progress[i] < inputs[i]]
-        return self._replace(generation, [generation.peer_at(stuck[0] if stuck else 0)], now)
+        lacking = [i for i in range(len(progress)) if progress[i] < inputs[i]]
+        accused = lacking[0] if lacking and not is_token_lost else len(progress) - 1
+        if trouble.stuck % 2:
+            accused = max(
+                0, accused - 1
+            )  # whoever takes the place is stuck there: the hop before is at fault
+        return self._replace(generation, [generation.peer_at(accused)], now)
+
+    def _wait_for_engine(self, generation: Generation, index: int, now: float) -> list[Effect]:
+        """A hop is at work, though slow: give it time, for another would begin from nothing."""
+        trouble = generation.trouble
+        trouble.slow_since = now if trouble.slow_since is None else trouble.slow_since
+        if now - trouble.slow_since < self._config.engine_timeout_s:
+            self._await_token(generation, now)
+            return []
+        trouble.slow_since = None
+        return self._replace(generation, [generation.peer_at(index)], now)
 
     def _repeat(self, generation: Generation, now: float) -> list[Effect]:
         """Open the same chain again, so that whatever was lost on the way is sent once more."""
         return self._mend(generation, (), now)
 
-    def _replace(self, generation: Generation, lost: Sequence[PeerId], now: float) -> list[Effect]:
-        """Go on without these peers."""
+    def _replace(
+        self, generation: Generation, lost: Sequence[PeerId], now: float, *, is_certain: bool = False
+    ) -> list[Effect]:
+        """Go on without these peers; where it is not certain that they are of no use, they may come back."""
         trouble = generation.trouble
+        if is_certain:
+            trouble.excused.update(lost)
         for peer in lost:
             trouble.avoided[peer] = now + self._config.blame_s
             trouble.lost.append(peer)
@@ -327,13 +381,27 @@ class EntryCore:
             return self._fail(generation, SessionLost(f"no new token after {rounds} recoveries: try again"))
         chain = generation.chain
         if lost:
-            avoided = {peer for peer, until in trouble.avoided.items() if now < until}
-            holders = self._holders.get(generation.request.digest, ())
             try:
-                chain = mend_chain(chain, holders, lost=avoided)
+                chain = self._mended(generation, now)
             except NoChain as error:
                 return self._fail(generation, self._named(error, trouble.retry_after_s))
         return self._begin_epoch(generation, chain, now)
+
+    def _mended(self, generation: Generation, now: float) -> tuple[ChainHop, ...]:
+        """Return a chain without those who failed; if there is none, one that tries them once more.
+
+        Raises:
+            NoChain: Some layers have no holder that could still do.
+        """
+        trouble = generation.trouble
+        avoided = {peer for peer, until in trouble.avoided.items() if now < until}
+        holders = self._holders.get(generation.request.digest, ())
+        try:
+            return mend_chain(generation.chain, holders, lost=avoided)
+        except NoChain:
+            chain = mend_chain(generation.chain, holders, lost=avoided & trouble.excused)
+        trouble.excused |= avoided
+        return chain
 
     def _named(self, error: NoChain, retry_after_s: float | None) -> P2PInferError:
         if retry_after_s is None:

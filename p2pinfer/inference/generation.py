@@ -54,12 +54,15 @@ class Generation:
     id: SessionId
     request: Request
     chunk_positions: int
-    started_at: float
     phase: Phase = Phase.OPENING
     epoch: int = -1
     chain: tuple[ChainHop, ...] = ()
     ready: dict[int, int] = field(default_factory=dict)
-    """By place in the chain: the step that the hop needs next, as said in this epoch or probe."""
+    """By place in the chain: the step that the hop needs next, as it last said in this epoch."""
+    answered: dict[int, bool] = field(default_factory=dict)
+    """Who answered the OpenSession or probe under way, and whether it is at work on its next step."""
+    is_announced: bool = False
+    """Whether the asker knows that the session is open."""
     tokens: list[int] = field(default_factory=list)
     early: dict[int, Token] = field(default_factory=dict)
     deadline: float = 0.0
@@ -78,6 +81,11 @@ class Generation:
         return self.chunk_count + len(self.tokens)
 
     @property
+    def steps_max(self) -> int:
+        """Steps that the session can ever have."""
+        return self.chunk_count + self.request.sampling.token_count_max
+
+    @property
     def awaited_position(self) -> int:
         """The position of the next token of the answer."""
         return len(self.request.prompt) + len(self.tokens)
@@ -86,6 +94,12 @@ class Generation:
     def awaited_step(self) -> int:
         """The step whose logits give the next token."""
         return self.input_count - 1
+
+    def is_final(self, token: Token) -> bool:
+        """Whether the answer ends with this token: a rule that no hop is asked about."""
+        sampling = self.request.sampling
+        count = token.position - len(self.request.prompt) + 1
+        return token.token in sampling.stop_tokens or count >= sampling.token_count_max
 
     def step(self, number: int) -> Step:
         """Return the numbered step as the first hop takes it."""
@@ -126,6 +140,10 @@ class Generation:
                 return index
         return None
 
+    def unanswered(self) -> list[PeerId]:
+        """The hops that have not answered what they were asked."""
+        return [self.peer_at(i) for i in range(len(self.chain)) if i not in self.answered]
+
     def peer_at(self, index: int) -> PeerId:
         """Who has a place in the present chain."""
         peer = self.chain[index].contact.peer
@@ -142,19 +160,38 @@ class Trouble:
     lost: list[PeerId] = field(default_factory=list)
     avoided: dict[PeerId, float] = field(default_factory=dict)
     """Until when a peer is not planned with."""
+    excused: set[PeerId] = field(default_factory=set)
+    """Who is not tried once more when nobody else is left: it was, or said no, or is known to be dead."""
     link_failures: Counter[tuple[PeerId, PeerId]] = field(default_factory=Counter)
+    """By who complained and of whom."""
     rounds: int = 0
     stuck: int = 0
     """Probes in a row that all hops answered although nothing moved."""
     progress: tuple[int, ...] = ()
     """What the hops said in the probe before."""
+    slow_since: float | None = None
+    """Since when the hops that are at work got no step done."""
     retry_after_s: float | None = None
     """The wait that an overloaded hop asked for."""
+
+    def judge_link(self, reporter: PeerId, accused: PeerId) -> PeerId | None:
+        """Count a complaint, and return who is to be replaced for it, if anybody.
+
+        The first is forgiven, for a connection may break between the healthy. Who complains of one
+        neighbour after the other is what these have in common.
+        """
+        self.link_failures[reporter, accused] += 1
+        if self.link_failures[reporter, accused] < 2:
+            return None
+        others = [who for (by, who), count in self.link_failures.items() if by == reporter and count > 1]
+        return accused if others == [accused] else reporter
 
     def clear(self) -> None:
         """A token came: what was wrong is mended. Who failed stays avoided."""
         self.began_at = None
         self.lost.clear()
+        self.excused.clear()
         self.link_failures.clear()
         self.rounds = self.stuck = 0
         self.progress = ()
+        self.slow_since = self.retry_after_s = None

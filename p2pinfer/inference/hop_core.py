@@ -106,7 +106,6 @@ class HopCore:
                 session = self._sessions.get(message.session)
                 if session is None:
                     return self._on_unknown(sender, message)
-                session.heard_at = now
                 return self._on_step(session, sender, message, now)
             case Resume():
                 return self._on_resume(sender, message, now)
@@ -183,19 +182,21 @@ class HopCore:
             session = None
         if session is None:
             need = place.positions_max * self._position_size_bytes()
-            if self._reserved_bytes + need > self._config.memory_size_bytes_max:
+            is_full = len(self._sessions) >= self._config.session_count_max
+            if is_full or self._reserved_bytes + need > self._config.memory_size_bytes_max:
                 return effects + self._refuse(sender, place, "overloaded")
             session = self._begin(place, need, now)
             effects.append(OpenCache(session.id, place.positions_max))
         elif place.epoch > session.place.epoch:
-            session.place = place
-            session.forward_from = None
-            session.waiting = (
-                {session.next_step: session.waiting[session.next_step]} if session.computing else {}
-            )
+            session.move(place)
         session.heard_at = now
         session.orphaned_at = None
-        ready = SessionReady(session=session.id, epoch=session.place.epoch, next_step=session.next_step)
+        ready = SessionReady(
+            session=session.id,
+            epoch=session.place.epoch,
+            next_step=session.next_step,
+            working=session.next_step in session.waiting,
+        )
         return [*effects, Send(place.entry, ready)]
 
     def _refusal(self, sender: Contact, place: OpenSession) -> str | None:
@@ -231,6 +232,7 @@ class HopCore:
             heard_at=now,
             forward_from=0 if place.epoch == 0 else None,
             recent=list(place.recent),
+            recent_until=place.sample_from,
         )
         self._sessions[session.id] = session
         self._reserved_bytes += reserved_bytes
@@ -272,10 +274,11 @@ class HopCore:
         return self._take(session, step, now)
 
     def _take(self, session: HopSession, step: Step, now: float) -> list[Effect]:
+        session.heard_at = now
         if not session.wants(step):
             self._counts["repeated"] += 1
             return []
-        session.waiting[step.step] = step
+        session.take(step)
         if step.step == session.next_step:
             session.waiting_since = now
         return self._maybe_compute(now)
@@ -284,7 +287,7 @@ class HopCore:
         session = item.session
         if output.error is not None:
             self._counts["engine_errors"] += 1
-            session.waiting.pop(session.next_step, None)
+            session.drop_next()
             return [self._failed(session, "engine", detail=output.error)]
         self._counts["steps"] += 1
         if len(item.work.tokens) == 1 or (item.work.hidden and item.work.hidden.shape[0] == 1):
@@ -321,7 +324,7 @@ class HopCore:
         if self._in_work or self._served is None:
             return []
         waiting = [
-            Waiting(s.id, _row_count(s.waiting[s.next_step]), s.waiting_since)
+            Waiting(s.id, s.waiting[s.next_step].row_count, s.waiting_since)
             for s in self._sessions.values()
             if s.next_step in s.waiting
         ]
@@ -347,10 +350,14 @@ class HopCore:
         return [Send(sender, StepFailed(session=message.session, epoch=0, code="unknown"))]
 
     def _on_step_failed(self, sender: Contact, message: StepFailed) -> list[Effect]:
-        """A neighbour does not know the session: the entry peer decides what to do."""
+        """A neighbour does not know the session: the entry peer decides what to do.
+
+        Whatever else ails a neighbour it tells the entry peer itself; passed on, it would read as ours.
+        """
         session = self._sessions.get(message.session)
         neighbours = {hop.contact.peer for hop in session.place.chain} if session else set()
-        if session is None or sender.peer not in neighbours or sender.peer == self._me.peer:
+        is_known = sender.peer in neighbours and sender.peer != self._me.peer
+        if session is None or not is_known or message.code != "unknown":
             return []
         return [self._failed(session, message.code, peer=sender.peer)]
 
@@ -396,7 +403,3 @@ def _keeps_cache(old: OpenSession, new: OpenSession) -> bool:
         and old.digest == new.digest
         and old.positions_max == new.positions_max
     )
-
-
-def _row_count(step: Step) -> int:
-    return step.hidden.shape[0] if step.hidden and step.hidden.shape else len(step.tokens)

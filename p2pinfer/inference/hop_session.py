@@ -20,6 +20,7 @@ class HopSession:
 
     Invariant: `len(kept) == next_step`; every step below `next_step` is in the cache.
     Invariant: every step in `waiting` is at least `next_step`.
+    Invariant: `row_count` is at most `place.positions_max`, and with it what is kept and what waits.
     """
 
     place: OpenSession
@@ -33,12 +34,21 @@ class HopSession:
     waiting: dict[int, Step] = field(default_factory=dict)
     waiting_since: float = 0.0
     kept: list[Step | Token | None] = field(default_factory=list)
+    row_count: int = 0
+    """Positions of all steps taken, computed or waiting: what is kept for a replay never exceeds them."""
     recent: list[int] = field(default_factory=list)
+    recent_until: int = 0
+    """The position after the last of `recent`."""
 
     @property
     def id(self) -> SessionId:
         """The session's name."""
         return self.place.session
+
+    @property
+    def position_size_bytes(self) -> int:
+        """What one position may take here."""
+        return self.reserved_bytes // self.place.positions_max
 
     @property
     def next_step(self) -> int:
@@ -73,20 +83,44 @@ class HopSession:
     def wants(self, step: Step) -> bool:
         """Whether the step is still to be computed, not at hand and within what the session may reach."""
         in_work = self.next_step + 1 if self.computing else self.next_step
-        rows = step.hidden.shape[0] if step.hidden and step.hidden.shape else len(step.tokens)
+        rows = step.row_count
         return (
             in_work <= step.step < self.place.positions_max
             and step.step not in self.waiting
             and rows > 0
             and step.base + rows <= self.place.positions_max
+            and self.row_count + rows <= self.place.positions_max
             and bool(step.tokens) == self.is_first
+            and (step.hidden is None) == self.is_first
+            and (step.hidden is None or len(step.hidden.data) <= rows * self.position_size_bytes)
         )
+
+    def take(self, step: Step) -> None:
+        """Let a wanted step wait for its turn."""
+        self.waiting[step.step] = step
+        self.row_count += step.row_count
+
+    def move(self, place: OpenSession) -> None:
+        """Take the place of a later epoch and keep the cache; what waits will be sent again."""
+        self.place = place
+        self.forward_from = None
+        in_work = self.waiting.get(self.next_step) if self.computing else None
+        self.row_count -= sum(step.row_count for step in self.waiting.values() if step is not in_work)
+        self.waiting = {} if in_work is None else {self.next_step: in_work}
+        if place.sample_from > self.recent_until:
+            # Another last hop sampled meanwhile: its tokens are known to the entry peer alone.
+            self.recent = list(place.recent)
+            self.recent_until = place.sample_from
+
+    def drop_next(self) -> None:
+        """Give the next step up: it could not be computed."""
+        step = self.waiting.pop(self.next_step, None)
+        self.row_count -= step.row_count if step else 0
 
     def engine_input(self, held: Span) -> EngineInput:
         """Return the next step as work for the engine, which holds the layers `held`."""
         step = self.waiting[self.next_step]
-        rows = step.hidden.shape[0] if step.hidden else len(step.tokens)
-        position = step.base + rows
+        position = step.base + step.row_count
         sample = None
         if self.is_last and step.sample and position >= self.place.sample_from:
             sample = SampleRequest(self.place.sampling, position, tuple(self.recent))
@@ -117,6 +151,8 @@ class HopSession:
         sampling = self.place.sampling
         count = position - self.place.prompt_count + 1
         final = token in sampling.stop_tokens or count >= sampling.token_count_max
-        self.recent.append(token)
-        del self.recent[: max(0, len(self.recent) - sampling.repeat_last_n)]
+        if position == self.recent_until:
+            self.recent.append(token)
+            self.recent_until += 1
+            del self.recent[: max(0, len(self.recent) - sampling.repeat_last_n)]
         return Token(session=self.id, step=step, position=position, token=token, final=final)

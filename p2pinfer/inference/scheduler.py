@@ -2,7 +2,8 @@
 
 All waiting decode steps go first, for each is small and somebody reads its token; prompts fill the rest up
 to a bound, so that the next decode step waits no longer than that. Within a kind the longest waiting wins,
-which is fair between sessions because a session has one step in a batch at most.
+which is fair between sessions because a session has one step in a batch at most. Where decode steps alone
+fill the batch, the last place goes to whoever has waited longest, so that no prompt waits for ever.
 Source: iteration-level scheduling of Orca, section 3; chunked prefill of Sarathi-Serve, section 4.
 """
 
@@ -30,9 +31,12 @@ def choose_batch(
 ) -> tuple[SessionId, ...]:
     """Return the sessions of the next batch; never empty where somebody waits."""
     ordered = sorted(waiting, key=lambda w: (w.position_count > 1, w.since, w.session))
+    chosen, rest = ordered[:batch_count_max], ordered[batch_count_max:]
+    if rest:
+        chosen[-1] = min(chosen[-1], *rest, key=lambda w: (w.since, w.session))
     batch: list[SessionId] = []
     prefill_positions = 0
-    for candidate in ordered[:batch_count_max]:
+    for candidate in chosen:
         if candidate.position_count > 1:
             if prefill_positions and prefill_positions + candidate.position_count > prefill_positions_max:
                 break

@@ -53,10 +53,17 @@ class InferencePeer:
 
     def receive(self, sender: Contact, message: Message, now: float) -> list[Effect]:
         effects: list[Effect] = []
-        if isinstance(message, SessionReady | SessionRefused | Token | StepFailed):
-            effects += self.entry.receive(sender, message, now)
-        if not isinstance(message, SessionReady | SessionRefused):
-            effects += self.hop.receive(sender, message, now)
+        match message:
+            case SessionReady() | SessionRefused():
+                effects += self.entry.receive(sender, message, now)
+            case Token() | StepFailed():
+                is_asked, is_served = self.entry.knows(message.session), self.hop.knows(message.session)
+                if is_asked or not is_served:
+                    effects += self.entry.receive(sender, message, now)
+                if is_served or not is_asked:
+                    effects += self.hop.receive(sender, message, now)
+            case _:
+                effects += self.hop.receive(sender, message, now)
         return self._carry(effects, now)
 
     def computed(self, results: tuple[EngineOutput, ...], now: float) -> list[Effect]:

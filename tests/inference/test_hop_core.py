@@ -327,7 +327,7 @@ def test_one_batch_at_a_time_takes_all_that_gathered() -> None:
 
 
 def test_ten_thousand_abandoned_sessions_leave_nothing() -> None:
-    core = hop(memory_size_bytes_max=1 << 40)
+    core = hop(memory_size_bytes_max=1 << 40, session_count_max=10_000)
     for number in range(10_000):
         core.receive(ENTRY, replace(place(), session=SessionId(number.to_bytes(16, "big"))), 0.0)
     assert core.statistics()["sessions"] == 10_000

@@ -124,7 +124,10 @@ class OpenSession(Message):
 @registered
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionReady(Message):
-    """Hop to entry peer: the place is taken; `next_step` is the first step this hop has not computed."""
+    """Hop to entry peer: the place is taken; `next_step` is the first step this hop has not computed.
+
+    `working` says that this step is at hand and queued or in the engine: silence is no loss then.
+    """
 
     TAG: ClassVar[int] = 67
     PLANE: ClassVar[Plane] = Plane.STREAM
@@ -132,6 +135,7 @@ class SessionReady(Message):
     session: SessionId
     epoch: Annotated[int, Between(0, 1 << 20)]
     next_step: Annotated[int, Between(0, POSITIONS_MAX)]
+    working: bool = False
 
 
 @registered
@@ -190,9 +194,13 @@ class Step(Message):
     """Whether the last position's logits give a token; not for the earlier chunks of a prompt."""
 
     @property
+    def row_count(self) -> int:
+        """Positions that are computed; the header alone is read."""
+        return self.hidden.shape[0] if self.hidden and self.hidden.shape else len(self.tokens)
+
+    @property
     def priority(self) -> Priority:
-        count = self.hidden.shape[0] if self.hidden and self.hidden.shape else len(self.tokens)
-        return Priority.DECODE if count <= 1 else Priority.PREFILL
+        return Priority.DECODE if self.row_count <= 1 else Priority.PREFILL
 
 
 @registered
