@@ -51,7 +51,7 @@ __all__ = ["EntryCore"]
 _EARLY_COUNT_MAX = 64
 """Tokens kept that came before their turn; a connection keeps order, so more is nonsense."""
 _INTERVAL_WEIGHT = 0.2
-_LATE_S = 0.5
+_LATE_S = 0.05
 """A tick that comes so late says that this peer itself stood still: answers may wait behind it."""
 
 
@@ -156,7 +156,8 @@ class EntryCore:
         for generation in [g for g in self._generations.values() if now >= g.deadline]:
             if generation.phase is Phase.RUNNING:
                 effects += self._probe(generation, now)
-            elif now - generation.deadline > _LATE_S:
+            elif now - generation.deadline > _LATE_S and not generation.trouble.was_late:
+                generation.trouble.was_late = True
                 generation.deadline = now + self._config.probe_timeout_s
             else:
                 effects += self._replace(generation, generation.unanswered(), now)
@@ -183,6 +184,7 @@ class EntryCore:
         generation.phase = Phase.OPENING
         generation.ready.clear()
         generation.answered.clear()
+        generation.trouble.was_late = False
         generation.deadline = now + self._config.open_timeout_s
         effects: list[Effect] = [Send(c, CloseSession(session=generation.id)) for c in _sorted(left)]
         return effects + self._open_messages(generation)
@@ -313,6 +315,7 @@ class EntryCore:
         """A token is late: ask every hop whether it lives, which changes nothing there."""
         generation.phase = Phase.PROBING
         generation.answered.clear()
+        generation.trouble.was_late = False
         generation.deadline = now + self._config.probe_timeout_s
         self._counts["probes"] += 1
         return self._open_messages(generation)
@@ -382,13 +385,15 @@ class EntryCore:
         chain = generation.chain
         if lost:
             try:
-                chain = self._mended(generation, now)
+                chain = self._mended(generation, lost, now)
             except NoChain as error:
                 return self._fail(generation, self._named(error, trouble.retry_after_s))
         return self._begin_epoch(generation, chain, now)
 
-    def _mended(self, generation: Generation, now: float) -> tuple[ChainHop, ...]:
-        """Return a chain without those who failed; if there is none, one that tries them once more.
+    def _mended(self, generation: Generation, lost: Sequence[PeerId], now: float) -> tuple[ChainHop, ...]:
+        """Return a chain without those who failed; if there is none, one that tries some once more.
+
+        Who failed longest ago comes first, for a pause or a cut may have ended.
 
         Raises:
             NoChain: Some layers have no holder that could still do.
@@ -396,11 +401,15 @@ class EntryCore:
         trouble = generation.trouble
         avoided = {peer for peer, until in trouble.avoided.items() if now < until}
         holders = self._holders.get(generation.request.digest, ())
-        try:
-            return mend_chain(generation.chain, holders, lost=avoided)
-        except NoChain:
+        for shunned in (avoided, avoided & (trouble.excused | set(lost))):
+            try:
+                chain = mend_chain(generation.chain, holders, lost=shunned)
+                break
+            except NoChain:
+                continue
+        else:
             chain = mend_chain(generation.chain, holders, lost=avoided & trouble.excused)
-        trouble.excused |= avoided
+        trouble.excused |= avoided & {hop.contact.peer for hop in chain if hop.contact.peer}
         return chain
 
     def _named(self, error: NoChain, retry_after_s: float | None) -> P2PInferError:

@@ -171,6 +171,8 @@ class Trouble:
     """What the hops said in the probe before."""
     slow_since: float | None = None
     """Since when the hops that are at work got no step done."""
+    was_late: bool = False
+    """Whether this peer itself stood still during the present opening or probe."""
     retry_after_s: float | None = None
     """The wait that an overloaded hop asked for."""
 
