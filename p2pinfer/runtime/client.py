@@ -16,8 +16,8 @@ from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.handshake import Credentials
 from p2pinfer.runtime.home import client_home, invited_client
+from p2pinfer.runtime.nurseries import unwrapped
 from p2pinfer.runtime.streams import Streams, StreamsEvents
-from p2pinfer.runtime.unwrapping import unwrapped
 from p2pinfer.wire.messages.client import GenerateRequest, StatusReply, StatusRequest, Summary, TextPiece
 
 __all__ = ["Client", "connect"]

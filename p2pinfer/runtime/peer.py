@@ -42,11 +42,11 @@ from p2pinfer.runtime.entry_model import EntryModel
 from p2pinfer.runtime.files import replace_file
 from p2pinfer.runtime.home import make_invite, open_home
 from p2pinfer.runtime.joining import join_swarm
+from p2pinfer.runtime.nurseries import hold_tasks, unwrapped
 from p2pinfer.runtime.planes import Inputs
 from p2pinfer.runtime.serving import choose_own_span, find_local_model, load_span, served_span
 from p2pinfer.runtime.sockets import Sockets, open_sockets
 from p2pinfer.runtime.status import peer_status
-from p2pinfer.runtime.unwrapping import unwrapped
 from p2pinfer.runtime.worker import Worker
 from p2pinfer.swim.news import Joined, MemberDead, MemberJoined, MemberLeft
 from p2pinfer.wire.messages.client import ChatMessage
@@ -312,18 +312,21 @@ class Peer:
             _log.warning("the members' addresses were not kept: %s", error)
 
     async def _leave(self) -> None:
-        """Say goodbye, and give the word a moment to get around."""
+        """Say goodbye, and give the word a moment to get around; also while being cancelled."""
         parts = self._parts
         self._fail_all()
         with trio.move_on_after(LEAVE_TIMEOUT_S, shield=True):
-            await parts.driver.call(lambda core, now: (None, core.leave(now)))
+            try:
+                await parts.driver.call(lambda core, now: (None, core.leave(now)))
+            except Cancelled:
+                return  # the driver failed before us: its error is the one to be seen
             while not parts.core.swim.has_left:  # noqa: ASYNC110 -- a pure core has no event to wait for
                 await trio.sleep(0.02)
             await parts.streams.aclose()
 
 
 @asynccontextmanager
-async def open_peer(config: NodeConfig | None = None, **settings: object) -> AsyncIterator[Peer]:
+async def open_peer(config: NodeConfig | None = None, **settings: Any) -> AsyncIterator[Peer]:
     """Start a peer: join or found a swarm, load its layers, serve. Leaving the block leaves the swarm.
 
     Args:
@@ -345,22 +348,27 @@ async def open_peer(config: NodeConfig | None = None, **settings: object) -> Asy
         closing(open_sockets(config.listen)) as sockets,
     ):
         async with trio.open_nursery() as nursery:
-            peer = Peer(compose(config, home, clock, disk, sockets), nursery)
-            async with _running(peer, sockets, nursery):
-                yield peer
+            tasks = await nursery.start(hold_tasks)
+            try:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                peer = Peer(compose(config, home, clock, disk, sockets), tasks)
+                async with _running(peer, sockets, tasks):
+                    yield peer
+            finally:
+                tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def _running(peer: Peer, sockets: Sockets, nursery: trio.Nursery) -> AsyncIterator[None]:
+async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIterator[None]:
     """Run a composed peer's tasks around the block."""
     parts = peer._parts
     try:
-        nursery.start_soon(parts.driver.run)
-        await nursery.start(parts.datagrams.run)
-        await nursery.start(parts.streams.run, sockets.listeners)
+        tasks.start_soon(parts.driver.run)
+        await tasks.start(parts.datagrams.run)
+        await tasks.start(parts.streams.run, sockets.listeners)
         await join_swarm(parts, peer._joined)
         await peer._serve_own_span()
-        nursery.start_soon(peer._remember_members)
+        tasks.start_soon(peer._remember_members)
         _write_node_file(peer)
         yield
     finally:
@@ -368,7 +376,6 @@ async def _running(peer: Peer, sockets: Sockets, nursery: trio.Nursery) -> Async
         await peer._leave()
         peer._remember()
         peer._closed.set()
-        nursery.cancel_scope.cancel()
 
 
 def _write_node_file(peer: Peer) -> None:

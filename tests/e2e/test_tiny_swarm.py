@@ -214,3 +214,19 @@ async def test_leaving_the_loop_early_frees_the_hops(tiny_cache: Path) -> None:
             with trio.fail_after(5):
                 while (await client.status())["sessions"]:
                     await trio.lowlevel.checkpoint()
+
+
+async def test_a_stopped_process_costs_a_pause_and_no_token(tiny_cache: Path) -> None:
+    async with open_swarm(SPANS * 2, model=TINY, cache_dir=tiny_cache) as swarm:
+        unbroken = await answer(swarm, count=60)
+        sampling = Sampling(token_count_max=60, stop_tokens=(0,))
+        generation = swarm.peer.generate("hello", model=TINY, sampling=sampling, raw=True)
+        stopped = None
+        async for _ in generation:
+            if stopped is None and len(generation.token_ids) == 20:
+                stopped = swarm.node_of(str(generation.chain[1].contact.peer))
+                assert stopped is not None
+                stopped.kill(signal.SIGSTOP)
+        assert generation.summary["token_ids"] == unbroken["token_ids"]
+        (recovery,) = generation.summary["recoveries"]
+        assert len(recovery["lost"]) == 1
