@@ -40,11 +40,13 @@ sim: $(STAMP) ## Run the simulation with SEEDS seeds
 soak: $(STAMP) ## Run the long tests, each for about SECONDS seconds
 	@P2PINFER_SOAK_S=$(SECONDS) $(TEST) --timeout=0 -m soak || [ $$? -eq 5 ] # 5: there are none
 
-bench: $(STAMP) ## Measure; tables and JSON are printed
-	@set -e; for script in $(wildcard benchmarks/[a-z]*.py); do echo "$$script"; $(RUN) "$$script"; done
+bench: $(STAMP) ## Measure side by side: a hop beside a bare echo, kills beside unbroken answers
+	@$(RUN) -m benchmarks.hop
+	@$(RUN) -m benchmarks.kills --kills 10
 
-fuzz: $(STAMP) ## Run every property test with EXAMPLES fresh examples
+fuzz: $(STAMP) ## Run every property test with EXAMPLES fresh examples, then mutate bytes for a minute
 	@$(TEST) --timeout=0 --fuzz=$(EXAMPLES) -m hypothesis
+	@$(RUN) -m tests.wire.fuzz --seconds 60 --seed $$(date +%s)
 
 docs: $(STAMP) ## Write the pages that are made from the code
 	@$(RUN) -m p2pinfer.cli.settings_page docs/settings.md
