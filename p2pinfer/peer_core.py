@@ -12,6 +12,7 @@ to a part: it only knows which message is whose, and who wants to hear which new
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -202,11 +203,15 @@ class PeerCore:
         return self.hop.receive(sender, message, now)
 
     def _carry(self, effects: list[Effect], now: float) -> list[Effect]:
-        """Deliver what one core has for another, or for itself, until only effects for outside are left."""
+        """Deliver what one core has for another, or for itself, until only effects for outside are left.
+
+        First in, first out: effects leave in the order in which the cores changed, so that a cache that was
+        dropped and opened again is not opened and then dropped.
+        """
         outside: list[Effect] = []
-        pending = list(reversed(effects))
+        pending = deque(effects)
         while pending:
-            effect = pending.pop()
+            effect = pending.popleft()
             more: list[Effect] = []
             match effect:
                 case Send(to=to, message=message) if to.peer == self.contact.peer:
@@ -216,7 +221,7 @@ class PeerCore:
                     more = self._on_news(news, now)
                 case _:
                     outside.append(effect)
-            pending.extend(reversed(more))
+            pending.extend(more)
         return outside
 
     def _on_news(self, news: object, now: float) -> list[Effect]:

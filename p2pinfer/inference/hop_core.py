@@ -378,8 +378,7 @@ class HopCore:
     def _end_all(self, code: str) -> list[Effect]:
         effects: list[Effect] = []
         for session in list(self._sessions.values()):
-            effects.append(self._failed(session, code))
-            effects += self._end(session)
+            effects += [*self._end(session), self._failed(session, code)]
         return effects
 
     def _expires_at(self, session: HopSession) -> float:

@@ -7,6 +7,7 @@ replay differs from the unbroken run.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +53,9 @@ class InferencePeer:
         return session, self._carry(effects, now)
 
     def receive(self, sender: Contact, message: Message, now: float) -> list[Effect]:
+        return self._carry(self._route(sender, message, now), now)
+
+    def _route(self, sender: Contact, message: Message, now: float) -> list[Effect]:
         effects: list[Effect] = []
         match message:
             case SessionReady() | SessionRefused():
@@ -64,7 +68,7 @@ class InferencePeer:
                     effects += self.hop.receive(sender, message, now)
             case _:
                 effects += self.hop.receive(sender, message, now)
-        return self._carry(effects, now)
+        return effects
 
     def computed(self, results: tuple[EngineOutput, ...], now: float) -> list[Effect]:
         return self._carry(self.hop.computed(results, now), now)
@@ -84,9 +88,11 @@ class InferencePeer:
 
     def _carry(self, effects: list[Effect], now: float) -> list[Effect]:
         outside: list[Effect] = []
-        for effect in effects:
+        pending = deque(effects)
+        while pending:
+            effect = pending.popleft()
             if isinstance(effect, Send) and effect.to == self.me:
-                outside += self.receive(self.me, effect.message, now)
+                pending += self._route(self.me, effect.message, now)
             else:
                 outside.append(effect)
         return outside
@@ -128,7 +134,9 @@ class Swarm:
             return self.engines[name]
 
         def core(disk: Mapping[str, bytes], rng: random.Random, now: float) -> InferencePeer:
-            return InferencePeer(contact, span, rng, self.memory)
+            peer = InferencePeer(contact, span, rng, self.memory)
+            peer.entry.set_holders({DIGEST: tuple(self.holders)})
+            return peer
 
         host = self.world.add(name, core, contact, engine=engine)
         if span:
