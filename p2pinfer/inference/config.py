@@ -60,7 +60,8 @@ class EntryConfig:
     step_timeout_factor: float = 10.0
     """The same, as a multiple of the time that the session's tokens took so far. 2 to 100."""
     prefill_timeout_s: float = 5.0
-    """The same, while the prompt is computed: asking is cheap, and a hop at work says so. 1 to 60 s."""
+    """The same, while the prompt is computed, and the longest at any time: asking is cheap, and a hop at
+    work says so. 1 to 60 s."""
     probe_timeout_s: float = 1.0
     """How long a hop may take to say that it lives. 0.1 to 10 s."""
     engine_timeout_s: float = 120.0

@@ -205,7 +205,7 @@ class EntryCore:
         if message.next_step > (0 if is_first_opening else generation.steps_max):
             self._counts["nonsense"] += 1
             return self._replace(generation, [generation.peer_at(index)], now, is_certain=True)
-        has_lost_cache = message.next_step < generation.ready.get(index, 0)
+        has_lost_cache = message.next_step < generation.done_count(index)
         generation.ready[index] = message.next_step
         if generation.phase is Phase.PROBING and has_lost_cache:
             return self._repeat(generation, now)
@@ -239,7 +239,8 @@ class EntryCore:
         generation.phase = Phase.RUNNING
         wait_s = config.prefill_timeout_s
         if generation.tokens and generation.trouble.began_at is None:
-            wait_s = max(config.step_timeout_min_s, generation.token_interval_s * config.step_timeout_factor)
+            usual_s = generation.token_interval_s * config.step_timeout_factor
+            wait_s = min(wait_s, max(config.step_timeout_min_s, usual_s))
         generation.deadline = now + wait_s
 
     # --- tokens -------------------------------------------------------------------------------

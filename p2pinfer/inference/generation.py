@@ -140,6 +140,11 @@ class Generation:
                 return index
         return None
 
+    def done_count(self, index: int) -> int:
+        """Steps that a hop is known to have done in this epoch: its own word, or a token that came of them."""
+        said = self.ready.get(index, 0)
+        return max(said, self.awaited_step) if self.tokens and self.trouble.began_at is None else said
+
     def unanswered(self) -> list[PeerId]:
         """The hops that have not answered what they were asked."""
         return [self.peer_at(i) for i in range(len(self.chain)) if i not in self.answered]

@@ -378,7 +378,8 @@ class HopCore:
     def _end_all(self, code: str) -> list[Effect]:
         effects: list[Effect] = []
         for session in list(self._sessions.values()):
-            effects += [*self._end(session), self._failed(session, code)]
+            effects.append(self._failed(session, code))
+            effects += self._end(session)
         return effects
 
     def _expires_at(self, session: HopSession) -> float:

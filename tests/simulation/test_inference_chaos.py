@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 from p2pinfer.ids import SessionId
 from tests.inference.swarm import SPANS, Swarm, unbroken
@@ -24,7 +25,7 @@ def break_something(swarm: Swarm, rng: random.Random) -> None:
     ):
         case "crash":
             host.crash()
-            world.at(later, lambda: host.up or host.restart())
+            world.at(later, host.restart)
         case "restart":
             host.restart()
         case "pause":
@@ -108,7 +109,7 @@ def test_whole_peers_with_lossy_links_and_faults(sim_seed: int) -> None:
             case "cut":
                 other = rng.choice([n for n in world.hosts if n != host.name])
                 cut = world.network.partition(host.name, other, one_way=rng.random() < 0.5)
-                world.at(world.now + rng.uniform(0.1, 6.0), lambda c=cut: world.network.heal(c))
+                world.at(world.now + rng.uniform(0.1, 6.0), partial(world.network.heal, cut))
             case "leave":
                 if host.up and not host.stalled:
                     host.call(lambda core, now: core.leave(now))

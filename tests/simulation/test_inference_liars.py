@@ -73,10 +73,11 @@ def changes(kind: type[Message], **fields: Any) -> Lie:
     """Give fields of a kind of message other values; a function is called with the true one."""
 
     def lie(to: Contact, message: Any) -> Iterable[tuple[Contact, Message]]:
-        if isinstance(message, kind):
-            new = {k: v(getattr(message, k)) if callable(v) else v for k, v in fields.items()}
-            message = replace(message, **new)
-        return [(to, message)]
+        if not isinstance(message, kind):
+            return [(to, message)]
+        true: Any = message
+        new = {k: v(getattr(true, k)) if callable(v) else v for k, v in fields.items()}
+        return [(to, replace(true, **new))]
 
     return lie
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
+from functools import partial
 
 import pytest
 
 from p2pinfer.errors import NoChain
-from p2pinfer.ids import Span
+from p2pinfer.ids import PeerId, Span
 from p2pinfer.inference.news import Sampled
+from p2pinfer.testing.host import Host
 from tests.inference.swarm import SPANS, Swarm, unbroken
 from tests.simulation.inference_faults import (
     check_nothing_left,
@@ -17,6 +19,11 @@ from tests.simulation.inference_faults import (
     check_tokens,
     end_of,
 )
+
+
+def false_alarm(host: Host, peer: PeerId | None) -> None:
+    host.call(lambda core, now: core.entry.member_dead(peer, now))
+
 
 FIRST_CHAIN = ("me", "a0", "b0", "c0")
 PAIRS = list(itertools.permutations(FIRST_CHAIN, 2))
@@ -30,7 +37,7 @@ def test_a_way_that_is_cut_in_one_direction(source: str, target: str) -> None:
         swarm.run_to_token(session, tokens)
         cut = swarm.world.network.partition(source, target, one_way=True)
         if healed_s is not None:
-            swarm.world.at(swarm.world.now + healed_s, lambda s=swarm, c=cut: s.world.network.heal(c))
+            swarm.world.at(swarm.world.now + healed_s, partial(swarm.world.network.heal, cut))
         assert check_run(swarm, session, within_s=60.0) is None, (healed_s, tokens)
 
 
@@ -41,7 +48,7 @@ def test_a_short_cut_where_nobody_could_take_over(source: str, target: str) -> N
         session = swarm.ask()
         swarm.run_to_token(session, 7)
         cut = swarm.world.network.partition(source, target, one_way=one_way)
-        swarm.world.at(swarm.world.now + 1.5, lambda s=swarm, c=cut: s.world.network.heal(c))
+        swarm.world.at(swarm.world.now + 1.5, partial(swarm.world.network.heal, cut))
         assert check_run(swarm, session) is None
 
 
@@ -93,9 +100,20 @@ def test_a_clock_that_jumps(who: str, offset_s: float) -> None:
     for seed, at in enumerate((0.004, 0.2)):
         swarm = Swarm(seed)
         session = swarm.ask()
-        swarm.world.at(at, lambda s=swarm: s.host(who).skew(offset_s))
+        swarm.world.at(at, partial(swarm.host(who).skew, offset_s))
         assert check_run(swarm, session) is None
         assert swarm.tokens(session) == unbroken()
+
+
+def test_a_clock_that_jumps_at_a_hop_that_asks_itself() -> None:
+    for seed, (name, offset_s) in enumerate(itertools.product(("a0", "b0", "c0"), (30.0, 130.0, 500.0))):
+        swarm = Swarm(seed)
+        session = swarm.ask(at=name)
+        swarm.world.at(0.1, partial(swarm.host(name).skew, offset_s))
+        error = end_of(swarm, session, at=name)
+        assert error is None
+        check_tokens(swarm, session, error, unbroken(), name)
+        check_nothing_left(swarm)
 
 
 @pytest.mark.parametrize("at", [0.001, 0.02, 0.2])
@@ -138,7 +156,7 @@ def test_a_false_alarm_of_the_swarm_costs_no_token() -> None:
         swarm.world.run_for(0.03 * number)
         peer = swarm.host("b0").contact.peer
         if not swarm.ended(session):
-            swarm.me.call(lambda core, now, p=peer: core.entry.member_dead(p, now))
+            false_alarm(swarm.me, peer)
         error = check_run(swarm, session)
         assert isinstance(error, NoChain) if error else True
         assert error is None or copies == 1

@@ -108,6 +108,29 @@ def test_holders_are_found_in_the_dht() -> None:
     assert values[0].endswith(b" 0:4")
 
 
+@pytest.mark.parametrize("name", ["a0", "b0", "c0"])
+def test_a_peer_that_asks_itself_survives_a_jump_of_its_clock(name: str) -> None:
+    swarm = PeerSwarm(9)
+    assert swarm.settle()
+    session = swarm.ask(at=name)
+    swarm.world.run_for(0.1)
+    swarm.world.hosts[name].skew(200.0)
+    assert swarm.run(session, at=name) == EXPECTED
+
+
+def test_an_engine_that_fails_is_not_laid_at_the_door_of_the_entry_peers_own_hop() -> None:
+    swarm = PeerSwarm(10)
+    assert swarm.settle()
+    session = swarm.ask(at="a0")
+    swarm.world.run_for(0.1)
+    failing = swarm.chain(session, at="a0")[1]
+    assert failing.worker is not None
+    failing.worker.engine.fails = True  # type: ignore[attr-defined]
+    assert swarm.run(session, at="a0") == EXPECTED
+    (recovery,) = swarm.recoveries(session, at="a0")
+    assert recovery.lost == (failing.contact.peer,)
+
+
 def _trace_of(seed: int) -> str:
     trace = Trace()
     swarm = PeerSwarm(seed, trace=trace)
