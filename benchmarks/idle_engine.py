@@ -59,7 +59,11 @@ class IdleEngine:
 def served(digest: bytes, span: Span, layer_count: int) -> ServedSpan:
     """Describe a span of an idle model."""
     return ServedSpan(
-        digest=digest, span=span, layer_count=layer_count, position_size_bytes=16, positions_max=1 << 16
+        digest=digest,
+        span=span,
+        layer_count=layer_count,
+        position_size_bytes=8 * HIDDEN_SIZE,
+        positions_max=1 << 16,
     )
 
 
