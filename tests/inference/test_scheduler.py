@@ -30,3 +30,11 @@ def test_the_longest_waiting_wins_and_ties_are_broken_by_name() -> None:
 
 def test_nobody_waits() -> None:
     assert chosen() == []
+
+
+def test_a_prompt_is_not_starved_by_decode_steps_that_fill_the_batch() -> None:
+    decoding = [waiting(n, 1, 5.0 + n) for n in range(1, 5)]
+    assert chosen(*decoding, waiting(9, 128, 1.0), count=4) == [1, 2, 3, 9]
+    assert chosen(*decoding, waiting(9, 128, 8.5), count=4) == [1, 2, 3, 9]
+    assert chosen(*decoding, waiting(9, 128, 9.5), count=4) == [1, 2, 3, 4]
+    assert chosen(waiting(1, 1, 2.0), waiting(9, 128, 1.0), count=1) == [9]
