@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from p2pinfer.effects import Message
@@ -11,6 +13,7 @@ from p2pinfer.errors import LocalProtocolError
 from p2pinfer.ids import Contact
 from p2pinfer.runtime.answer import Answer
 from p2pinfer.runtime.calls import Handler
+from p2pinfer.runtime.files import replace_file
 from p2pinfer.wire.messages.client import (
     ChatMessage,
     GenerateRequest,
@@ -21,7 +24,7 @@ from p2pinfer.wire.messages.client import (
 )
 from p2pinfer.wire.messages.inference import Sampling
 
-__all__ = ["Served", "client_handlers"]
+__all__ = ["Served", "client_handlers", "write_node_file"]
 
 
 class Served(Protocol):
@@ -70,3 +73,12 @@ def client_handlers(peer: Served) -> Mapping[type[Message], Handler]:
         yield StatusReply(json=json.dumps(peer.status()))
 
     return {GenerateRequest: on_generate, StatusRequest: on_status}
+
+
+def write_node_file(path: Path, node: Mapping[str, str]) -> None:
+    """Leave the file by which the command line on this machine finds the running node.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    replace_file(path, json.dumps({"pid": os.getpid(), **node}, indent=1).encode() + b"\n")

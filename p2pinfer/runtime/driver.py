@@ -6,13 +6,17 @@ Rules:
 2. What stands after a `Persist` happens once that is on disk; neighbouring ones are written together.
 3. The loop waits for the disk alone. The planes and the worker take an effect at once or drop it.
 4. An exception out of a core is a bug: `InternalError` ends the peer, loudly.
+5. While the loop only waits, an input is taken in its giver's own turn: a message that has just been read, or
+   a batch that was just computed, does not wait for the scheduler. What must wait is left to the loop.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import trio
 
@@ -101,6 +105,8 @@ class Driver(Generic[C]):
         self._inbox_count_max = inbox_count_max
         self._inbox: deque[Input[C]] = deque()
         self._given = trio.Event()
+        self._waits_until: float | None = None
+        self._left: _Left[C] | None = None
         self._room = trio.lowlevel.ParkingLot()
         self._calls: set[_Call[C, Any]] = set()
         self._has_ended = False
@@ -116,25 +122,32 @@ class Driver(Generic[C]):
         try:
             while True:
                 for _ in range(_TURN_COUNT_MAX):
-                    await self._take(await self._next())
+                    await self._wait()
+                    if self._left is not None:
+                        await self._finish_left()
+                    elif (given := self._next()) is not None:
+                        await self._take(given)
                 await trio.lowlevel.checkpoint()
         finally:
             self._has_ended = True
+            self._waits_until = None
             self._room.unpark_all()
             for call in self._calls:
                 call.finish(Cancelled("the peer is closing; start it again, then retry"))
 
     def put(self, given: Input[C]) -> None:
         """Give an input that must not be lost and is bounded by nature, such as an engine's answer."""
-        self._inbox.append(given)
-        self._given.set()
+        if self._waits_until is not None and not self._inbox:
+            self._take_at_once(given, self._waits_until)
+        else:
+            self._queue(given)
 
     def offer(self, given: Input[C]) -> bool:
         """Give an input that may be lost, such as a datagram; False (and counted) where there is no room."""
         if len(self._inbox) >= self._inbox_count_max:
             self._counts["dropped"] += 1
             return False
-        self.put(given)
+        self._queue(given)  # never at once: a flood of datagrams must not keep streams and timers waiting
         return True
 
     async def submit(self, given: Input[C]) -> None:
@@ -165,53 +178,84 @@ class Driver(Generic[C]):
         """Counters since the start and what waits now; a copy."""
         return {**self._counts, "waiting": len(self._inbox)}
 
-    async def _next(self) -> Input[C]:
-        """Wait for an input or the core's deadline. A deadline that has passed goes first."""
+    def _queue(self, given: Input[C]) -> None:
+        self._inbox.append(given)
+        self._given.set()
+
+    async def _wait(self) -> None:
+        """Wait for an input, the core's deadline, or something left to do."""
+        deadline = self._core.deadline
+        if self._inbox or self._left or (deadline is not None and deadline <= self._clock.now()):
+            return
+        self._given = trio.Event()
+        self._waits_until = float("inf") if deadline is None else deadline
+        with trio.move_on_after(max(0.0, self._waits_until - self._clock.now())):
+            await self._given.wait()
+        self._waits_until = None
+
+    def _next(self) -> Input[C] | None:
+        """What to do now: a deadline that has passed goes first. None where only the deadline was moved."""
         deadline = self._core.deadline
         if deadline is not None and deadline <= self._clock.now():
             return _tick
         if not self._inbox:
-            delay_s = float("inf") if deadline is None else deadline - self._clock.now()
-            self._given = trio.Event()
-            with trio.move_on_after(max(0.0, delay_s)):
-                await self._given.wait()
-        if not self._inbox:
-            return _tick
+            return None
         given = self._inbox.popleft()
         if self._room:
             self._room.unpark()
         return given
 
+    def _take_at_once(self, given: Input[C], waits_until: float) -> None:
+        """Take an input while the loop waits; wake it for what has to wait, and for an earlier deadline."""
+        self._waits_until = None
+        try:
+            effects = self._apply(given)
+            index = self._perform_until_write(effects, 0)
+            if index < len(effects):
+                self._left = _Left(given, effects, index)
+            else:
+                self._performer.flush()
+                self._finish(given, None)
+        except Exception as error:  # noqa: BLE001 -- whoever gave the input is not to blame: the loop raises it
+            self._left = _Left(given, [], 0, error)
+        deadline = self._core.deadline
+        if self._left or self._inbox or (deadline is not None and deadline < waits_until):
+            self._given.set()
+        else:
+            self._waits_until = waits_until
+
+    async def _finish_left(self) -> None:
+        left, self._left = self._left, None
+        if left is None:
+            return
+        if left.error is not None:
+            raise left.error
+        self._finish(left.given, await self._perform(left.effects, left.index))
+
     async def _take(self, given: Input[C]) -> None:
+        self._finish(given, await self._perform(self._apply(given), 0))
+
+    def _apply(self, given: Input[C]) -> list[Effect]:
         self._counts["inputs"] += 1
         try:
             effects = given(self._core, self._clock.now())
         except Exception as error:
             raise InternalError(f"the core failed on {given}: {error!r}; please report this") from error
-        failure = await self._perform(effects)
+        self._counts["effects"] += len(effects)
+        return effects
+
+    def _finish(self, given: Input[C], failure: WriteFailed | None) -> None:
         if isinstance(given, _Call):
             given.finish(failure)
 
-    async def _perform(self, effects: list[Effect]) -> WriteFailed | None:
+    async def _perform(self, effects: list[Effect], index: int) -> WriteFailed | None:
         """Perform the effects in order; returns the disk's failure, if the core goes on without it."""
         failure: WriteFailed | None = None
-        self._counts["effects"] += len(effects)
-        index = 0
-        while index < len(effects):
-            effect = effects[index]
-            if not isinstance(effect, Persist):
-                self._perform_one(effect)
-                index += 1
-                continue
-            writes = [effect]
-            while index + len(writes) < len(effects):
-                following = effects[index + len(writes)]
-                if not isinstance(following, Persist):
-                    break
-                writes.append(following)
+        while (index := self._perform_until_write(effects, index)) < len(effects):
+            writes = list(takewhile(lambda effect: isinstance(effect, Persist), effects[index:]))
             self._performer.flush()
             try:
-                await self._performer.persist(writes)
+                await self._performer.persist(cast("list[Persist]", writes))
             except WriteFailed as error:
                 # What stands after a failed write must not happen: the core is asked what to do instead.
                 self._counts["disk_failures"] += 1
@@ -220,10 +264,18 @@ class Driver(Generic[C]):
                     raise
                 failure = error
                 effects, index = core.disk_failed(error.key, self._clock.now()), 0
-                continue
-            index += len(writes)
+                self._counts["effects"] += len(effects)
+            else:
+                index += len(writes)
         self._performer.flush()
         return failure
+
+    def _perform_until_write(self, effects: list[Effect], index: int) -> int:
+        """Perform from `index` on what needs no waiting; returns where the first `Persist` stands."""
+        while index < len(effects) and not isinstance(effects[index], Persist):
+            self._perform_one(effects[index])
+            index += 1
+        return index
 
     def _perform_one(self, effect: Effect) -> None:
         match effect:
@@ -237,6 +289,16 @@ class Driver(Generic[C]):
                 self._performer.handle(effect)
             case Persist():
                 raise InternalError("a Persist is written by _perform alone")
+
+
+@dataclass(frozen=True, slots=True)
+class _Left(Generic[C]):
+    """An input that was taken at once and needs the loop to end it."""
+
+    given: Input[C]
+    effects: list[Effect]
+    index: int
+    error: Exception | None = None
 
 
 def _tick(core: Core[Any], now: float) -> list[Effect]:

@@ -7,10 +7,8 @@ async with p2pinfer.open_peer(model="smollm2:135m") as peer:
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from typing import Any
@@ -34,19 +32,18 @@ from p2pinfer.inference.news import GenerationFailed, Recovered, Sampled, Sessio
 from p2pinfer.models.tokenizer import TextStream
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.runtime.answer import Answer, News, Opened
-from p2pinfer.runtime.client_service import client_handlers
+from p2pinfer.runtime.client_service import client_handlers, write_node_file
 from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.composition import Parts, compose
 from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.entry_model import EntryModel
-from p2pinfer.runtime.files import replace_file
 from p2pinfer.runtime.home import make_invite, open_home
 from p2pinfer.runtime.joining import join_swarm
 from p2pinfer.runtime.nurseries import hold_tasks, unwrapped
 from p2pinfer.runtime.planes import Inputs
 from p2pinfer.runtime.serving import choose_own_span, find_local_model, load_span, served_span
 from p2pinfer.runtime.sockets import Sockets, open_sockets
-from p2pinfer.runtime.status import peer_status
+from p2pinfer.runtime.status import describe_holding, peer_status
 from p2pinfer.runtime.worker import Worker
 from p2pinfer.swim.news import Joined, MemberDead, MemberJoined, MemberLeft
 from p2pinfer.wire.messages.client import ChatMessage
@@ -70,6 +67,7 @@ class Peer:
         self._parts = parts
         self._nursery = nursery
         self._started_at = parts.clock.now()
+        self._token = trio.lowlevel.current_trio_token()
         self._news: dict[SessionId, trio.MemorySendChannel[News]] = {}
         self._entry_models: dict[bytes, EntryModel] = {}
         self._opening_model = trio.Lock()
@@ -130,7 +128,7 @@ class Peer:
             text = TextStream(entry_model.tokenizer, at_start=False)
             return Opened(session, len(request.prompt), text, frozenset(request.sampling.stop_tokens), news)
 
-        return Answer(open_session, self._cancel).stopping_at(tuple(stop))
+        return Answer(open_session, self._cancel_soon).stopping_at(tuple(stop))
 
     async def sample(self, request: Request) -> AsyncGenerator[Sampled, None]:
         """Generate from token ids, without text: for engines and models of the caller's own.
@@ -211,6 +209,13 @@ class Peer:
         self._news.pop(session, None)
         self._parts.driver.put(lambda core, now: core.cancel(session, now))
 
+    def _cancel_soon(self, session: SessionId) -> None:
+        """Cancel from any thread: that is where the collector may find a forgotten answer."""
+        try:
+            self._token.run_sync_soon(self._cancel, session)
+        except trio.RunFinishedError:
+            pass  # the peer has ended, and its sessions with it
+
     async def _entry_model(self, name: str) -> EntryModel:
         """Return what is needed to ask for a model: the one named, or the only one that is served."""
         served = {
@@ -250,7 +255,12 @@ class Peer:
                 self._joined.set()
             case Notify(news=MemberJoined(record=record)):
                 self._members_changed.set()
-                _log.info("peer %s came: %s %s", record.owner.short, record.endpoint, _holds(record))
+                _log.info(
+                    "peer %s came: %s %s",
+                    record.owner.short,
+                    record.endpoint,
+                    describe_holding(record.holding),
+                )
             case Notify(news=MemberDead(peer=peer)):
                 _log.info("peer %s is dead", peer.short)
             case Notify(news=MemberLeft(peer=peer)):
@@ -369,26 +379,11 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
         await join_swarm(parts, peer._joined)
         await peer._serve_own_span()
         tasks.start_soon(peer._remember_members)
-        _write_node_file(peer)
+        node = {"endpoint": str(peer.endpoint), "peer_id": str(peer.id), "swarm": str(parts.home.swarm.id)}
+        write_node_file(parts.config.node_path, node)
         yield
     finally:
         parts.config.node_path.unlink(missing_ok=True)
         await peer._leave()
         peer._remember()
         peer._closed.set()
-
-
-def _write_node_file(peer: Peer) -> None:
-    parts = peer._parts
-    content = {
-        "pid": os.getpid(),
-        "endpoint": str(peer.endpoint),
-        "peer_id": str(peer.id),
-        "swarm": str(parts.home.swarm.id),
-    }
-    replace_file(parts.config.node_path, json.dumps(content, indent=1).encode() + b"\n")
-
-
-def _holds(record: Any) -> str:
-    held = record.holding
-    return f"holds layers {held.start}:{held.end} of {held.model}" if held else "holds no layers"

@@ -8,7 +8,7 @@ from p2pinfer.ids import PeerId
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.wire.messages.records import Holding
 
-__all__ = ["peer_status"]
+__all__ = ["describe_holding", "peer_status"]
 
 
 def peer_status(core: PeerCore, *, name: str, swarm: str, uptime_s: float) -> dict[str, Any]:
@@ -36,6 +36,11 @@ def peer_status(core: PeerCore, *, name: str, swarm: str, uptime_s: float) -> di
         ],
         "statistics": core.statistics(),
     }
+
+
+def describe_holding(held: Holding | None) -> str:
+    """Return what a peer serves, for a log line."""
+    return f"holds layers {held.start}:{held.end} of {held.model}" if held else "holds no layers"
 
 
 def _held(holding: Holding | None) -> dict[str, Any]:

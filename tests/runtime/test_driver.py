@@ -274,3 +274,66 @@ async def test_a_busy_inbox_leaves_other_tasks_their_turns(autojump_clock: trio.
         for _ in range(5):
             await trio.lowlevel.checkpoint()
         assert remaining > 9_000
+
+
+async def test_an_input_is_taken_in_its_givers_turn_while_the_loop_waits(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    recorder = Recorder()
+    async with running(ScriptedCore(), recorder) as driver:
+        await trio.testing.wait_all_tasks_blocked()
+        driver.put(returning(Deliver("a"), Deliver("b")))
+        assert recorder.done == ["a", "b", "flush"]
+        # What must wait for the disk is left to the loop, and what comes meanwhile keeps its place.
+        driver.put(returning(Deliver("c"), Persist("k", b""), Deliver("d")))
+        driver.put(returning(Deliver("e")))
+        assert recorder.done[3:] == ["c"]
+        await trio.testing.wait_all_tasks_blocked()
+        assert recorder.done[3:] == ["c", "flush", "persist k", "d", "flush", "e", "flush"]
+
+
+async def test_an_input_given_by_an_effect_waits_for_its_turn(autojump_clock: trio.testing.MockClock) -> None:
+    recorder = Recorder()
+    async with running(ScriptedCore(), recorder) as driver:
+        await trio.testing.wait_all_tasks_blocked()
+
+        def give_more(core: Any, now: float) -> list[Effect]:
+            driver.put(returning(Deliver("later")))
+            return [Deliver("first")]
+
+        driver.put(give_more)
+        assert recorder.done == ["first", "flush"]
+        await trio.testing.wait_all_tasks_blocked()
+        assert recorder.done == ["first", "flush", "later", "flush"]
+
+
+async def test_a_deadline_that_an_input_brings_forward_is_kept(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    core = ScriptedCore([1100.0])
+    async with running(core, Recorder()) as driver:
+        await trio.testing.wait_all_tasks_blocked()
+
+        def hurry(core: Any, now: float) -> list[Effect]:
+            core._deadlines = [now + 1.0]
+            return []
+
+        driver.put(hurry)
+        await let_mock_time_pass(2.0)
+        assert core.ticks == [1001.0]
+
+
+async def test_a_core_that_fails_in_its_givers_turn_ends_the_loop_and_not_the_giver(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    def fail(core: Any, now: float) -> list[Effect]:
+        raise ZeroDivisionError
+
+    async def run() -> None:
+        async with running(ScriptedCore(), Recorder()) as driver:
+            await trio.testing.wait_all_tasks_blocked()
+            driver.put(fail)
+            await trio.sleep_forever()
+
+    with pytest.RaisesGroup(InternalError):
+        await run()
