@@ -15,10 +15,10 @@ from tests.simulation.mutants import MUTANTS, Mutant
 ROOT = Path(__file__).parent.parent.parent
 TESTS = (
     "tests/simulation/test_failover.py",
+    "tests/inference",
     "tests/simulation/test_peer.py",
     "tests/simulation/test_inference_outages.py",
     "tests/simulation/test_inference_breaks.py",
-    "tests/inference",
     "tests/simulation/test_inference_liars.py",
     "tests/simulation/test_inference_chaos.py",
 )
