@@ -120,7 +120,8 @@ def test_the_only_holder_gets_a_second_chance_and_no_third() -> None:
     bench.go(A, B)
     assert opened_at(bench.core.disconnected(B, 0.2)) == [A, B]
     assert opened_at(bench.core.disconnected(B, 0.3)) == [A, B]
-    (*_, failed) = bench.core.disconnected(B, 0.4)
+    *closing, failed = bench.core.disconnected(B, 0.4)
+    assert closing == [Send(who, CloseSession(session=bench.session)) for who in (A, B)]
     assert isinstance(failed, Deliver)
     assert isinstance(failed.item, GenerationFailed)
     assert isinstance(failed.item.error, NoChain)

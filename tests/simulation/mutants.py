@@ -99,7 +99,12 @@ MUTANTS = (
         "is_token_lost = False",
     ),
     Mutant("a hop at work is stuck", _ENTRY, "if working and not is_token_lost:", "if False:"),
-    Mutant("nobody is tried once more", _ENTRY, "avoided & (trouble.excused | set(lost))):", "avoided):"),
+    Mutant(
+        "nobody is tried once more",
+        _ENTRY,
+        "holders, lost=avoided & trouble.excused)",
+        "holders, lost=avoided)",
+    ),
     Mutant(
         "a stalled entry peer blames the others",
         _ENTRY,

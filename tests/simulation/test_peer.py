@@ -8,9 +8,12 @@ import pytest
 
 from p2pinfer.dht.keyspace import key_of
 from p2pinfer.dht.news import LookupDone
+from p2pinfer.effects import Effect, Send
 from p2pinfer.errors import NoChain
 from p2pinfer.inference.news import GenerationFailed
+from p2pinfer.peer_core import PeerCore
 from p2pinfer.testing.trace import Trace
+from p2pinfer.wire.messages.inference import StepFailed
 from tests.inference.swarm import DIGEST, unbroken
 from tests.simulation.peer_swarm import PeerSwarm
 
@@ -90,7 +93,16 @@ def test_a_peer_that_leaves_hands_its_sessions_over() -> None:
     session = swarm.ask()
     swarm.world.run_for(0.2)
     leaving = swarm.chain(session)[1]
-    leaving.call(lambda core, now: core.leave(now))
+    told: list[tuple[object, str]] = []
+
+    def leave(core: PeerCore, now: float) -> list[Effect]:
+        effects = core.leave(now)
+        sent = [e for e in effects if isinstance(e, Send) and isinstance(e.message, StepFailed)]
+        told.extend((e.to, e.message.code) for e in sent if isinstance(e.message, StepFailed))
+        return effects
+
+    leaving.call(leave)
+    assert told == [(swarm.me.contact, "closing")]
     assert swarm.run(session) == EXPECTED
     assert swarm.recoveries(session)[0].stall_s < 1.0
 
