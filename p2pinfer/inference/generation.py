@@ -141,7 +141,7 @@ class Generation:
         return None
 
     def done_count(self, index: int) -> int:
-        """Steps that a hop is known to have done in this epoch: its own word, or a token that came of them."""
+        """Steps that a hop is known to have done in this epoch: by its own word, or by a token of theirs."""
         said = self.ready.get(index, 0)
         return max(said, self.awaited_step) if self.tokens and self.trouble.began_at is None else said
 

@@ -160,3 +160,12 @@ def test_what_cannot_be_asked_is_refused_by_name() -> None:
         core.open(request(prompt=0), 0.0)
     with pytest.raises(PromptTooLong, match="shorten either"):
         core.open(request(answer=POSITIONS_MAX), 0.0)
+
+
+def test_a_long_pause_between_tokens_does_not_make_patience_endless() -> None:
+    bench = Bench()
+    bench.go(A, B)
+    for position, now in ((2, 1.0), (3, 500.0)):
+        token = Token(session=bench.session, step=position - 2, position=position, token=1)
+        bench.core.receive(B, token, now)
+    assert bench.core.deadline == 500.0 + EntryConfig().prefill_timeout_s
