@@ -8,10 +8,11 @@ import pytest
 
 from p2pinfer.dht.keyspace import key_of
 from p2pinfer.dht.news import LookupDone
-from p2pinfer.effects import Effect, Send
+from p2pinfer.effects import Effect, Notify, Send
 from p2pinfer.errors import NoChain
 from p2pinfer.inference.news import GenerationFailed
 from p2pinfer.peer_core import PeerCore
+from p2pinfer.swim.news import MemberDead
 from p2pinfer.testing.trace import Trace
 from p2pinfer.wire.messages.inference import StepFailed
 from tests.inference.swarm import DIGEST, unbroken
@@ -105,6 +106,19 @@ def test_a_peer_that_leaves_hands_its_sessions_over() -> None:
     assert told == [(swarm.me.contact, "closing")]
     assert swarm.run(session) == EXPECTED
     assert swarm.recoveries(session)[0].stall_s < 1.0
+
+
+def test_the_swarms_word_of_a_death_reaches_the_sessions_at_once() -> None:
+    swarm = PeerSwarm(12)
+    assert swarm.settle()
+    session = swarm.ask()
+    swarm.world.run_for(0.1)
+    dead = swarm.chain(session)[1].contact.peer
+    assert dead is not None
+    swarm.me.call(lambda core, now: core._carry([Notify(MemberDead(dead))], now))
+    assert swarm.run(session) == EXPECTED
+    (recovery,) = swarm.recoveries(session)
+    assert recovery.lost == (dead,)
 
 
 def test_holders_are_found_in_the_dht() -> None:
