@@ -35,7 +35,7 @@ check: $(STAMP) ## Check format, lint, types, the arrows between packages and th
 	@$(TEST) tests/test_architecture.py tests/test_tidy.py
 
 sim: $(STAMP) ## Run the simulation with SEEDS seeds
-	@$(TEST) --timeout=0 --seeds=$(SEEDS) tests/simulation
+	@$(TEST) --timeout=0 --seeds=$(SEEDS) -m "not soak" tests/simulation
 
 soak: $(STAMP) ## Run the long tests, each for about SECONDS seconds
 	@P2PINFER_SOAK_S=$(SECONDS) $(TEST) --timeout=0 -m soak || [ $$? -eq 5 ] # 5: there are none
