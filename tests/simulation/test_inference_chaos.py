@@ -90,7 +90,7 @@ def test_any_faults_end_in_the_right_tokens_or_by_name(sim_seed: int) -> None:
     check_tokens(swarm, session, None, unbroken())
 
 
-def test_whole_peers_with_lossy_links_and_faults(sim_seed: int) -> None:
+def test_whole_peers_under_faults(sim_seed: int) -> None:
     rng = random.Random(sim_seed)
     swarm = PeerSwarm(sim_seed, copies=2)
     assert swarm.settle()
