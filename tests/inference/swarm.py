@@ -112,9 +112,9 @@ class Swarm:
     """One entry peer `me` without layers, and holders named by their span: a0, a1, b0, b1, c0, c1 ..."""
 
     def __init__(
-        self, seed: int, *, copies: int = 2, trace: Trace | None = None, memory: int = 1 << 20
+        self, seed: int | World, *, copies: int = 2, trace: Trace | None = None, memory: int = 1 << 20
     ) -> None:
-        self.world = World(seed, trace=trace)
+        self.world = seed if isinstance(seed, World) else World(seed, trace=trace)
         self.engines: dict[str, TimedHashEngine] = {}
         self.holders: list[Holder] = []
         self._number = 0

@@ -36,8 +36,10 @@ def sign(statement: Any) -> Any:
 class PeerSwarm:
     """The peer `me` without layers, and holders a0, b0, c0, a1 ... that join through it."""
 
-    def __init__(self, seed: int, *, copies: int = 2, trace: Trace | None = None, wire: bool = False) -> None:
-        self.world = World(seed, trace=trace, wire=wire)
+    def __init__(
+        self, seed: int | World, *, copies: int = 2, trace: Trace | None = None, wire: bool = False
+    ) -> None:
+        self.world = seed if isinstance(seed, World) else World(seed, trace=trace, wire=wire)
         self.me = self.add("me", None)
         for copy in range(copies):
             for letter, span in zip("abc", SPANS, strict=True):

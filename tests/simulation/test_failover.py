@@ -8,6 +8,7 @@ import pytest
 
 from p2pinfer.errors import NoChain, Overloaded
 from p2pinfer.ids import Span
+from p2pinfer.testing import World, run_seeds
 from tests.inference.swarm import Swarm, unbroken
 
 EXPECTED = unbroken()
@@ -168,11 +169,14 @@ def test_a_slow_hop_is_not_taken_for_a_dead_one() -> None:
     assert swarm.run(session, timeout_s=400.0) == unbroken(prompt=40)
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_random_faults_never_change_a_token(seed: int) -> None:
+def test_random_faults_never_change_a_token(sim_seed: int) -> None:
+    run_seeds(random_faults, [sim_seed], replay=f"{__name__}:random_faults")
+
+
+def random_faults(world: World) -> None:
     """Safety under any fault; and, as each layer keeps a live holder, the whole answer comes."""
-    swarm = Swarm(seed, copies=3)
-    rng = random.Random(seed)
+    swarm = Swarm(world, copies=3)
+    rng = random.Random(world.seed)
     session = swarm.ask()
     for letter in "abc":
         for name in rng.sample([f"{letter}{n}" for n in range(3)], 2):
@@ -190,7 +194,7 @@ def test_random_faults_never_change_a_token(seed: int) -> None:
                 case "blink":
                     swarm.world.at(at, host.pause)
                     swarm.world.at(at + 0.05, host.resume)
-    assert swarm.run(session) == EXPECTED, f"seed {seed}"
+    assert swarm.run(session) == EXPECTED
     swarm.world.run_for(200.0)
     for host in swarm.world.hosts.values():
         assert not host.up or host.core.statistics()["sessions"] == 0

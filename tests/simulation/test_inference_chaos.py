@@ -6,6 +6,7 @@ import random
 from functools import partial
 
 from p2pinfer.ids import SessionId
+from p2pinfer.testing import World, run_seeds
 from tests.inference.swarm import SPANS, Swarm, unbroken
 from tests.simulation.inference_faults import check_nothing_left, check_tokens, end_of
 from tests.simulation.peer_swarm import PeerSwarm
@@ -54,9 +55,12 @@ def break_something(swarm: Swarm, rng: random.Random) -> None:
 
 
 def test_any_faults_end_in_the_right_tokens_or_by_name(sim_seed: int) -> None:
-    rng = random.Random(sim_seed)
-    swarm = Swarm(sim_seed, copies=rng.choice([1, 2, 3]), memory=rng.choice([1 << 20, 4 * 40 * 8]))
-    world = swarm.world
+    run_seeds(any_faults, [sim_seed], replay=f"{__name__}:any_faults")
+
+
+def any_faults(world: World) -> None:
+    rng = random.Random(world.seed)
+    swarm = Swarm(world, copies=rng.choice([1, 2, 3]), memory=rng.choice([1 << 20, 4 * 40 * 8]))
     asked: list[tuple[SessionId, str, int]] = []
 
     def ask(number: int) -> None:
@@ -91,10 +95,13 @@ def test_any_faults_end_in_the_right_tokens_or_by_name(sim_seed: int) -> None:
 
 
 def test_whole_peers_under_faults(sim_seed: int) -> None:
-    rng = random.Random(sim_seed)
-    swarm = PeerSwarm(sim_seed, copies=2)
+    run_seeds(whole_peers, [sim_seed], replay=f"{__name__}:whole_peers")
+
+
+def whole_peers(world: World) -> None:
+    rng = random.Random(world.seed)
+    swarm = PeerSwarm(world, copies=2)
     assert swarm.settle()
-    world = swarm.world
     sessions = [(n, at, swarm.ask(seed=n, at=at)) for n, at in enumerate(["me", "a1", "me"])]
     hops = [name for name in world.hosts if name not in ("me", "a1")]
     for _ in range(3):
@@ -115,7 +122,7 @@ def test_whole_peers_under_faults(sim_seed: int) -> None:
                     host.call(lambda core, now: core.leave(now))
     for n, at, session in sessions:
         tokens = swarm.run(session, at, timeout_s=120.0)
-        assert tokens == unbroken(seed=n)[: len(tokens)], f"seed {sim_seed}"
+        assert tokens == unbroken(seed=n)[: len(tokens)]
     world.network.heal()
     world.run_for(140.0)
     for host in world.hosts.values():

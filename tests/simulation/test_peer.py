@@ -13,6 +13,7 @@ from p2pinfer.errors import NoChain
 from p2pinfer.inference.news import GenerationFailed
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.swim.news import MemberDead
+from p2pinfer.testing import World, run_seeds
 from p2pinfer.testing.trace import Trace
 from p2pinfer.wire.messages.inference import StepFailed
 from tests.inference.swarm import DIGEST, unbroken
@@ -173,14 +174,17 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert _trace_of(3) != _trace_of(4)
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_random_kills_never_change_a_token(seed: int) -> None:
-    swarm = PeerSwarm(seed, copies=3)
-    assert swarm.settle(), f"seed {seed}"
-    rng = random.Random(seed)
+def test_random_kills_never_change_a_token(sim_seed: int) -> None:
+    run_seeds(random_kills, [sim_seed], replay=f"{__name__}:random_kills")
+
+
+def random_kills(world: World) -> None:
+    swarm = PeerSwarm(world, copies=3)
+    assert swarm.settle()
+    rng = random.Random(world.seed)
     sessions = [(n, swarm.ask(seed=n)) for n in range(3)]
     for letter in "abc":
         for name in rng.sample([f"{letter}{n}" for n in range(3)], 2):
-            swarm.world.at(swarm.world.now + rng.uniform(0, 1.0), swarm.world.hosts[name].crash)
+            world.at(world.now + rng.uniform(0, 1.0), world.hosts[name].crash)
     for n, session in sessions:
-        assert swarm.run(session) == unbroken(seed=n), f"seed {seed}"
+        assert swarm.run(session) == unbroken(seed=n)
