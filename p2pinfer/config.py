@@ -59,7 +59,8 @@ SIZE_UNITS_BYTES = {
 
 THREADS_COUNT_MAX = 1024
 CACHE_SIZE_BYTES_MIN = 1 << 20
-NAME_SIZE_MAX = 63
+NAME_SIZE_BYTES_MAX = 63
+"""As in `PeerRecord.name`, where it travels; the length of a DNS label."""
 MODEL_SIZE_BYTES_MAX = 128
 """As in `Holding.model`, where the name travels."""
 ENGINES = ("numpy",)
@@ -165,7 +166,7 @@ class NodeConfig:
 
     name: str = field(
         default="",
-        metadata=_about(_read_text, "What people call this node, at most 63 characters. Default: its id."),
+        metadata=_about(_read_text, "What people call this node, at most 63 bytes. Default: its id."),
     )
     listen: Endpoint = field(
         default=Endpoint("0.0.0.0", DEFAULT_PORT),
@@ -279,8 +280,8 @@ class NodeConfig:
 
     def _check_fields(self) -> None:
         """Check each field by itself, however the object was made."""
-        if len(self.name) > NAME_SIZE_MAX or not self.name.isprintable():
-            raise _wrong("name", self.name, f"at most {NAME_SIZE_MAX} printable characters")
+        if len(self.name.encode()) > NAME_SIZE_BYTES_MAX or not self.name.isprintable():
+            raise _wrong("name", self.name, f"at most {NAME_SIZE_BYTES_MAX} bytes of printable text")
         if len(self.model.encode()) > MODEL_SIZE_BYTES_MAX or not self.model.isprintable():
             raise _wrong("model", self.model, f"at most {MODEL_SIZE_BYTES_MAX} bytes of printable text")
         for entry in self.join:

@@ -88,6 +88,10 @@ class PeerCore:
         """Enter the swarm through any of these addresses."""
         return self._carry(self.swim.join(endpoints, now), now)
 
+    def set_name(self, name: str, now: float) -> list[Effect]:
+        """Tell the swarm what people call this peer."""
+        return self._carry(self.swim.set_name(name, now), now)
+
     def leave(self, now: float) -> list[Effect]:
         """Tell the swarm, and the entry peers of open sessions, that this peer goes."""
         return self._carry(self.hop.close(now) + self.swim.leave(now), now)

@@ -374,6 +374,7 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
     parts = peer._parts
     try:
         tasks.start_soon(parts.driver.run)
+        await parts.driver.call(lambda core, now: (None, core.set_name(parts.config.name, now)))
         await tasks.start(parts.datagrams.run)
         await tasks.start(parts.streams.run, sockets.listeners)
         await join_swarm(parts, peer._joined)

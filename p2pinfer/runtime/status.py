@@ -26,6 +26,7 @@ def peer_status(core: PeerCore, *, name: str, swarm: str, uptime_s: float) -> di
         "peers": [
             {
                 "peer": str(view.record.owner),
+                "name": view.record.name,
                 "endpoint": str(view.record.endpoint),
                 "state": view.state.name.lower(),
                 **_held(view.record.holding),

@@ -125,6 +125,11 @@ class SwimCore:
         self._members.own.set_holding(holding, now)
         return self.tick(now)
 
+    def set_name(self, name: str, now: float) -> list[Effect]:
+        """Tell the swarm what people call this peer, at most 63 bytes."""
+        self._members.own.set_name(name, now)
+        return self.tick(now)
+
     def suspect(self, peer: PeerId, now: float) -> list[Effect]:
         """Another part of this peer saw a connection to `peer` break: probe it now, whoever's turn it is."""
         self._notice_lag(now)

@@ -55,6 +55,12 @@ class OwnRecord:
             self._next = replace(self._next, holding=holding)
             self._plan(now, self._config.record_interval_s_min)
 
+    def set_name(self, name: str, now: float) -> None:
+        """Plan a record with another name; the same one again plans nothing."""
+        if name != self._next.name:
+            self._next = replace(self._next, name=name)
+            self._plan(now, self._config.record_interval_s_min)
+
     def set_leaving(self, leaving: bool, now: float) -> None:
         """Plan the last word, or take it back, at once."""
         if leaving != self._next.leaving:

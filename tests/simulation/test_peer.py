@@ -188,3 +188,12 @@ def random_kills(world: World) -> None:
             world.at(world.now + rng.uniform(0, 1.0), world.hosts[name].crash)
     for n, session in sessions:
         assert swarm.run(session) == unbroken(seed=n)
+
+
+def test_everybody_learns_what_a_peer_is_called() -> None:
+    swarm = PeerSwarm(9)
+    swarm.world.hosts["a0"].call(lambda core, now: core.set_name("kitchen", now))
+    assert swarm.settle()
+    swarm.world.run_for(3.0)
+    for host in swarm.world.hosts.values():
+        assert [r.name for r in host.core.swim.alive() if r.name] == ["kitchen"]

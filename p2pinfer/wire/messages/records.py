@@ -90,6 +90,8 @@ class PeerRecord(Signed):
     leaving: bool = False
     """The owner's last word: it leaves on purpose."""
     holding: Holding | None = None
+    name: Annotated[str, Size(63)] = ""
+    """What people call the peer; any text, so it is shown and never compared."""
     signature: Annotated[bytes, Size(64)] = b""
 
     @property
