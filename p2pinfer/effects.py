@@ -143,8 +143,8 @@ class OpenCache:
 class Compute:
     """Run a batch of steps in the engine; its results come back as one input to the core.
 
-    `batch` holds `work.EngineInput`, one for each session at most; the answer is `work.EngineOutput` in the
-    same order.
+    `batch` holds `work.EngineInput`: one for each session, or a run of single positions that follow one
+    another; the answer is `work.EngineOutput` in the same order.
     """
 
     batch: tuple[Any, ...]

@@ -40,7 +40,10 @@ class Engine(Protocol):
         ...
 
     def run(self, batch: Sequence[EngineInput]) -> list[EngineOutput]:
-        """Compute one step of each session in the batch; results are in the batch's order.
+        """Compute the steps of a batch; results are in the batch's order.
+
+        Several steps of one session stand together, in order, and have one position each: what a replay
+        brings. Each gives the bits that it gives alone, and the one after a failed one fails, too.
 
         Whatever else is in the batch does not change a session's bits in the deterministic setting.
         """

@@ -84,19 +84,25 @@ class KVCache:
         self._layers = layers
         self._length = base
 
-    def write(self, layer: int, keys: F32, values: F32) -> tuple[F32, F32]:
-        """Put a step's keys and values behind those kept; return all, as views.
+    def write(self, layer: int, start: int, keys: F32, values: F32) -> tuple[F32, F32]:
+        """Put a step's keys and values at its positions; return them and all before, as views.
+
+        Args:
+            layer: The layer.
+            start: Where: behind what is kept and what was written before in this layer.
+            keys: Of the step's positions.
+            values: Of the same.
 
         Shapes:
-            keys, values: (T, K, S); result: twice (K, L, S) with L = length + T.
+            keys, values: (T, K, S); result: twice (K, L, S) with L = start + T.
 
         Raises:
             StepRefused: The system has no memory left.
         """
-        end = self._length + keys.shape[0]
+        end = start + keys.shape[0]
         array = self._grown(layer, end)
-        array[0, :, self._length : end] = keys.transpose(1, 0, 2)  # (K, T, S)
-        array[1, :, self._length : end] = values.transpose(1, 0, 2)
+        array[0, :, start:end] = keys.transpose(1, 0, 2)  # (K, T, S)
+        array[1, :, start:end] = values.transpose(1, 0, 2)
         return array[0, :, :end], array[1, :, :end]
 
     def keep(self, count: int) -> None:
@@ -105,17 +111,17 @@ class KVCache:
 
     def _grown(self, layer: int, end: int) -> F32:
         array = self._arrays.get(layer)
-        capacity = 0 if array is None else array.shape[2]
-        if array is not None and end <= capacity:
+        old_capacity = 0 if array is None else array.shape[2]
+        if array is not None and end <= old_capacity:
             return array
-        capacity = min(max(end, 2 * capacity, CAPACITY_COUNT_MIN), self._positions_max)
+        capacity = min(max(end, 2 * old_capacity, CAPACITY_COUNT_MIN), self._positions_max)
         shape = self._shape
         try:
             larger = np.empty((2, shape.kv_head_count, capacity, shape.head_size), np.float32)
         except MemoryError as error:
             raise StepRefused(f"no memory for a cache of {capacity} positions") from error
         if array is not None:
-            larger[:, :, : self._length] = array[:, :, : self._length]
+            larger[:, :, :old_capacity] = array
         self._arrays[layer] = larger
         return larger
 

@@ -10,8 +10,9 @@ Rules:
 3. A step is checked whole before its cache changes. One that fails later (numbers that overflow) leaves the
    cache cut back to the step's base.
 
-Departs from speed where it would cost exactness: sessions are not stacked into one product, because the
-bits of a row would then depend on how many there are.
+Departs from speed where it would cost exactness: steps are not stacked into one product, because the bits of
+a row would then depend on how many there are. They go through a layer one after the other instead, while its
+weights are in the processor's cache: a replay of single tokens takes less than half the time that way.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from p2pinfer.engine.api import EngineInput, EngineOutput
 from p2pinfer.engine.kv_cache import CacheShape, CacheTable, KVCache
 from p2pinfer.engine.layers import attention, rms_norm, swiglu
+from p2pinfer.engine.passes import Pass, runs_of_steps
 from p2pinfer.engine.rope import rotate, turns
 from p2pinfer.engine.sampling import choose_token
 from p2pinfer.engine.step_input import StepRefused, StepRules, tensor_from_hidden
@@ -36,6 +38,9 @@ from p2pinfer.ids import SessionId, Span
 __all__ = ["NumpyEngine"]
 
 F32 = NDArray[np.float32]
+
+_TURNS_COUNT_MAX = 64
+"""Rotations kept from one layer to the next: more than the steps of a batch."""
 
 
 class NumpyEngine:
@@ -61,6 +66,7 @@ class NumpyEngine:
         self._shape = shape
         self._caches = CacheTable(shape, size_bytes_max)
         self._frequencies = config.rope.frequencies()
+        self._turned: dict[tuple[int, int], NDArray[np.complex64]] = {}
 
     @property
     def span(self) -> Span:
@@ -89,7 +95,12 @@ class NumpyEngine:
         self._weights = SpanWeights(span=self.span, layers=())
 
     def run(self, batch: Sequence[EngineInput]) -> list[EngineOutput]:
-        return [self._run_one(step) for step in batch]
+        started_s = time.perf_counter()
+        passes = [self._pass(steps) for steps in runs_of_steps(batch)]
+        self._advance(passes)
+        outputs = [output for each in passes for output in self._outputs(each)]
+        share_s = (time.perf_counter() - started_s) / max(1, len(batch))
+        return [dataclasses.replace(output, duration_s=share_s) for output in outputs]
 
     def logits(self, step: EngineInput) -> F32:
         """Compute a step and return the logits of its last position: for measuring, not for serving.
@@ -100,62 +111,94 @@ class NumpyEngine:
         Raises:
             StepRefused: The step cannot be computed, or does not reach the last layer.
         """
-        hidden = self._advance(step)
-        if self._rules.layers(step).end != self._config.layer_count:
-            raise StepRefused("only a step through the last layer has logits")
-        return self._logits(hidden[-1])
+        single = self._pass((step,))
+        self._advance([single])
+        if single.refusal is None and single.layers.end != self._config.layer_count:
+            single.refusal = StepRefused("only a step through the last layer has logits")
+        single.keep()
+        if single.refusal is not None:
+            raise single.refusal
+        return self._logits(single.hidden[0][-1])
 
-    def _run_one(self, step: EngineInput) -> EngineOutput:
-        started_s = time.perf_counter()
+    def _pass(self, steps: Sequence[EngineInput]) -> Pass:
+        """Check a run of steps and make its cache ready; what is wrong with it is kept in it."""
+        made = Pass(steps)
         try:
-            output = self._outcome(step, self._advance(step))
+            made.layers = self._rules.layers(steps[0])
+            made.cache = self._caches.get(steps[0].session)
+            for step in steps:
+                self._rules.layers(step)
+                is_first = made.layers.start == 0
+                made.hidden.append(
+                    self._embedded(self._rules.tokens(step)) if is_first else self._rules.hidden(step)
+                )
+            made.cache.begin(made.layers, steps[0].base, sum(len(rows) for rows in made.hidden))
         except StepRefused as refusal:
-            output = EngineOutput(error=str(refusal))
-        return dataclasses.replace(output, duration_s=time.perf_counter() - started_s)
+            made.refusal = refusal
+        return made
 
-    def _outcome(self, step: EngineInput, hidden: F32) -> EngineOutput:
-        if self._rules.layers(step).end < self._config.layer_count:
+    def _advance(self, passes: Sequence[Pass]) -> None:
+        """Run all through the layers, layer by layer: its weights are fetched from memory once for all.
+
+        Each step is computed alone nevertheless, so its bits are those that it has by itself.
+        """
+        sound = [each for each in passes if each.refusal is None]
+        with np.errstate(all="ignore"):  # what overflows is found when the outputs are kept
+            for layer in range(self.span.start, self.span.end) if sound else ():
+                weights = self._weights.layers[layer - self.span.start]
+                for each in sound:
+                    if each.refusal is None and layer in each.layers:
+                        self._advance_one(each, weights, layer)
+
+    def _advance_one(self, each: Pass, weights: LayerWeights, layer: int) -> None:
+        try:
+            for step, hidden in zip(each.steps, each.hidden, strict=True):
+                hidden += self._attend(hidden, weights, step.base, each.cache_of_pass(), layer)  # (T, D)
+                normal = rms_norm(hidden, weights.ffn_norm, self._config.rms_norm_eps)  # (T, D)
+                hidden += swiglu(normal @ weights.gate_up) @ weights.down  # (T, 2F) -> (T, F) -> (T, D)
+        except StepRefused as refusal:  # no memory for a larger cache
+            each.refusal = refusal
+
+    def _outputs(self, each: Pass) -> list[EngineOutput]:
+        """Keep what is sound and turn it into outputs, one for each step."""
+        kept_count = each.keep()
+        outputs: list[EngineOutput] = []
+        for index, step in enumerate(each.steps):
+            try:
+                if index >= kept_count:
+                    raise each.refusal or StepRefused("a step before it in its run failed")
+                outputs.append(self._outcome(step, each.layers, each.hidden[index]))
+            except StepRefused as refusal:
+                outputs.append(EngineOutput(error=str(refusal)))
+        return outputs
+
+    def _outcome(self, step: EngineInput, layers: Span, hidden: F32) -> EngineOutput:
+        if layers.end < self._config.layer_count:
             return EngineOutput(hidden=tensor_from_hidden(hidden))
         if step.sample is None:
             return EngineOutput()
         return EngineOutput(token=choose_token(self._logits(hidden[-1]), step.sample))
 
-    def _advance(self, step: EngineInput) -> F32:
-        """Run a step through its layers and keep its keys and values.
-
-        Shapes:
-            result: (T, D).
-        """
-        layers = self._rules.layers(step)
-        cache = self._caches.get(step.session)
-        hidden = self._embedded(self._rules.tokens(step)) if layers.start == 0 else self._rules.hidden(step)
-        count = hidden.shape[0]
-        cache.begin(layers, step.base, count)
-        turn = turns(self._frequencies, step.base, count)  # (T, 1, n/2)
-        with np.errstate(all="ignore"):  # what overflows is found below, once
-            for layer in range(layers.start, layers.end):
-                weights = self._weights.layers[layer - self.span.start]
-                hidden += self._attend(hidden, weights, turn, cache, layer)  # (T, D)
-                normal = rms_norm(hidden, weights.ffn_norm, self._config.rms_norm_eps)  # (T, D)
-                hidden += swiglu(normal @ weights.gate_up) @ weights.down  # (T, 2F) -> (T, F) -> (T, D)
-        if not np.isfinite(hidden).all():
-            raise StepRefused(f"layers {layers} gave numbers that are not finite")
-        cache.keep(count)
-        return hidden
-
-    def _attend(
-        self, hidden: F32, weights: LayerWeights, turn: NDArray[np.complex64], cache: KVCache, layer: int
-    ) -> F32:
+    def _attend(self, hidden: F32, weights: LayerWeights, base: int, cache: KVCache, layer: int) -> F32:
         """The attention half of a layer: (T, D) to (T, D)."""
         config, count = self._config, hidden.shape[0]
+        turn = self._turns(base, count)  # (T, 1, n/2)
         normal = rms_norm(hidden, weights.attention_norm, config.rms_norm_eps)  # (T, D)
         heads = (normal @ weights.qkv).reshape(count, -1, config.head_size)  # (T, H + 2K, S)
         turning = config.head_count + config.kv_head_count
         rotate(heads[:, :turning], turn)
-        keys, values = cache.write(layer, heads[:, config.head_count : turning], heads[:, turning:])
+        keys, values = cache.write(layer, base, heads[:, config.head_count : turning], heads[:, turning:])
         mixed = attention(heads[:, : config.head_count], keys, values)  # (T, H S)
         result: F32 = mixed @ weights.output  # (T, D)
         return result
+
+    def _turns(self, base: int, count: int) -> NDArray[np.complex64]:
+        """The rotations of these positions; every layer of a step asks for the same."""
+        if (base, count) not in self._turned:
+            if len(self._turned) >= _TURNS_COUNT_MAX:
+                self._turned.clear()
+            self._turned[base, count] = turns(self._frequencies, base, count)
+        return self._turned[base, count]
 
     def _embedded(self, tokens: NDArray[np.int64]) -> F32:
         """Look token ids up: (T,) to (T, D), an array of its own."""

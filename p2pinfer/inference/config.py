@@ -22,6 +22,9 @@ class HopConfig:
     prefill_positions_max: int = 512
     """Prompt positions that may join the decode steps of one batch, so that these wait a bounded time.
     64 to 8192. Source: chunked prefill of Sarathi-Serve, section 4."""
+    run_count_max: int = 32
+    """Single positions of one session that are computed in a row where a replay has brought them: the others
+    wait for as long. 1 to 1024."""
     idle_timeout_s: float = 120.0
     """A session that nobody mentions for so long is dropped. 10 to 3600 s."""
     orphan_timeout_s: float = 15.0

@@ -60,6 +60,8 @@ class _Work:
 
     session: HopSession
     work: EngineInput
+    is_alone: bool
+    """Whether it is no part of a run: what it takes is then what a step takes."""
 
 
 class HopCore:
@@ -123,12 +125,14 @@ class HopCore:
         """Take the engine's outputs of the batch in work, in its order."""
         in_work, self._in_work = self._in_work, []
         effects: list[Effect] = []
+        failed: SessionId | None = None
         for item, output in zip(in_work, results, strict=True):
-            item.session.computing = False
-            if self._sessions.get(item.session.id) is not item.session:
+            item.session.computing -= 1
+            if self._sessions.get(item.session.id) is not item.session or failed == item.session.id:
                 self._counts["computed_in_vain"] += 1
                 continue
             effects += self._on_output(item, output, now)
+            failed = item.session.id if output.error is not None else None
         return effects + self._maybe_compute(now)
 
     def disconnected(self, contact: Contact, now: float) -> list[Effect]:
@@ -290,7 +294,7 @@ class HopCore:
             session.drop_next()
             return [self._failed(session, "engine", detail=output.error)]
         self._counts["steps"] += 1
-        if len(item.work.tokens) == 1 or (item.work.hidden and item.work.hidden.shape[0] == 1):
+        if item.is_alone and _row_count(item.work) == 1:
             last = output.duration_s
             self.step_s += (last - self.step_s) * (_AVERAGE_WEIGHT if self.step_s else 1.0)
         number = session.next_step
@@ -335,8 +339,9 @@ class HopCore:
         )
         for name in chosen:
             session = self._sessions[name]
-            session.computing = True
-            self._in_work.append(_Work(session, session.engine_input(self._served.span)))
+            run = session.engine_inputs(self._served.span, self._config.run_count_max)
+            session.computing = len(run)
+            self._in_work += [_Work(session, work, is_alone=len(run) == 1) for work in run]
         if not self._in_work:
             return []
         self._counts["batches"] += 1
@@ -403,3 +408,7 @@ def _keeps_cache(old: OpenSession, new: OpenSession) -> bool:
         and old.digest == new.digest
         and old.positions_max == new.positions_max
     )
+
+
+def _row_count(work: EngineInput) -> int:
+    return work.hidden.shape[0] if work.hidden else len(work.tokens)

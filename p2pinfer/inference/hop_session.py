@@ -30,7 +30,8 @@ class HopSession:
     forward_from: int | None
     """Outputs of steps from here on are sent down the chain; None holds all back until a Resume."""
     orphaned_at: float | None = None
-    computing: bool = False
+    computing: int = 0
+    """Steps in the engine: those from `next_step` on."""
     waiting: dict[int, Step] = field(default_factory=dict)
     waiting_since: float = 0.0
     kept: list[Step | Token | None] = field(default_factory=list)
@@ -82,10 +83,9 @@ class HopSession:
 
     def wants(self, step: Step) -> bool:
         """Whether the step is still to be computed, not at hand and within what the session may reach."""
-        in_work = self.next_step + 1 if self.computing else self.next_step
         rows = step.row_count
         return (
-            in_work <= step.step < self.place.positions_max
+            self.next_step + self.computing <= step.step < self.place.positions_max
             and step.step not in self.waiting
             and rows > 0
             and step.base + rows <= self.place.positions_max
@@ -104,9 +104,9 @@ class HopSession:
         """Take the place of a later epoch and keep the cache; what waits will be sent again."""
         self.place = place
         self.forward_from = None
-        in_work = self.waiting.get(self.next_step) if self.computing else None
-        self.row_count -= sum(step.row_count for step in self.waiting.values() if step is not in_work)
-        self.waiting = {} if in_work is None else {self.next_step: in_work}
+        in_work = range(self.next_step, self.next_step + self.computing)
+        self.row_count -= sum(step.row_count for n, step in self.waiting.items() if n not in in_work)
+        self.waiting = {n: self.waiting[n] for n in in_work}
         if place.sample_from > self.recent_until:
             # Another last hop sampled meanwhile: its tokens are known to the entry peer alone.
             self.recent = list(place.recent)
@@ -117,9 +117,25 @@ class HopSession:
         step = self.waiting.pop(self.next_step, None)
         self.row_count -= step.row_count if step else 0
 
-    def engine_input(self, held: Span) -> EngineInput:
-        """Return the next step as work for the engine, which holds the layers `held`."""
-        step = self.waiting[self.next_step]
+    def engine_inputs(self, held: Span, count_max: int) -> list[EngineInput]:
+        """Return the next step as work for the engine, which holds the layers `held`.
+
+        In a replay several single positions are at hand: they go as one run, up to the first that is sampled,
+        since the token after it may depend on it.
+        """
+        run = [self._engine_input(self.next_step, held)]
+        while len(run) < count_max:
+            number = self.next_step + len(run)
+            step, last = self.waiting.get(number), self.waiting[number - 1]
+            if step is None or run[-1].sample is not None or step.base != last.base + 1:
+                break
+            if not step.row_count == last.row_count == 1:
+                break
+            run.append(self._engine_input(number, held))
+        return run
+
+    def _engine_input(self, number: int, held: Span) -> EngineInput:
+        step = self.waiting[number]
         position = step.base + step.row_count
         sample = None
         if self.is_last and step.sample and position >= self.place.sample_from:

@@ -50,6 +50,7 @@ __all__ = [
     "check_any_chunking",
     "check_draft_and_drop",
     "check_sessions_do_not_disturb",
+    "check_runs",
     "check_errors_are_isolated",
     "check_caches",
     "check_cache_size_is_honest",
@@ -152,6 +153,22 @@ def check_sessions_do_not_disturb(subject: EngineSubject) -> None:
             for step, output in zip(steps, outputs, strict=True):
                 require(output.error is None, f"a sound step of a batch was refused: {output.error}")
                 require_same(subject, output.hidden, expected[step.session], "the rest of a batch")
+
+
+def check_runs(subject: EngineSubject) -> None:
+    """Single positions of one session, computed in one batch, give the bits that they give one by one."""
+    prompt = subject.prompt()
+    first = subject.spans()[0]
+    with subject.engines(first, first) as (single, together):
+        for engine in (single, together):
+            engine.open_cache(session_id(1), len(prompt))
+            run_one(engine, EngineInput(session_id(1), 0, tokens=prompt[:3]))
+        steps = [EngineInput(session_id(1), n, tokens=prompt[n : n + 1]) for n in range(3, len(prompt))]
+        outputs = together.run(steps)
+        require(len(outputs) == len(steps), f"{len(steps)} steps gave {len(outputs)} outputs")
+        for step, output in zip(steps, outputs, strict=True):
+            require(output.error is None, f"a sound step of a run was refused: {output.error}")
+            require_same(subject, output.hidden, run_one(single, step).hidden, "a run")
 
 
 def _bad_first_steps(subject: EngineSubject, session: SessionId) -> dict[str, EngineInput]:
@@ -311,6 +328,7 @@ CHECKS: tuple[Callable[[EngineSubject], None], ...] = (
     check_any_chunking,
     check_draft_and_drop,
     check_sessions_do_not_disturb,
+    check_runs,
     check_errors_are_isolated,
     check_caches,
     check_cache_size_is_honest,

@@ -38,7 +38,7 @@ def test_it_holds_what_a_list_holds(steps: list[tuple[int, int]]) -> None:
         fresh += count
         plain += list(new)
         for layer in (2, 3):
-            keys, values = cache.write(layer, new + layer, -new)
+            keys, values = cache.write(layer, cache.length, new + layer, -new)
             assert keys.shape == (2, len(plain), 3)
             np.testing.assert_array_equal(keys.transpose(1, 0, 2), np.array(plain) + layer)
             np.testing.assert_array_equal(values.transpose(1, 0, 2), -np.array(plain))
@@ -51,7 +51,7 @@ def filled(positions_max: int, count: int) -> KVCache:
     cache = KVCache(SHAPE, positions_max)
     cache.begin(SHAPE.span, 0, count)
     for layer in (2, 3):
-        cache.write(layer, rows(0, count), rows(0, count))
+        cache.write(layer, cache.length, rows(0, count), rows(0, count))
     cache.keep(count)
     return cache
 
@@ -63,7 +63,7 @@ def test_memory_is_taken_as_it_is_used_and_ends_at_the_promise() -> None:
     cache = filled(1000, CAPACITY_COUNT_MIN)
     cache.begin(SHAPE.span, CAPACITY_COUNT_MIN, 1)
     for layer in (2, 3):
-        cache.write(layer, rows(0, 1), rows(0, 1))
+        cache.write(layer, cache.length, rows(0, 1), rows(0, 1))
     assert cache.size_bytes == SHAPE.size_bytes(2 * CAPACITY_COUNT_MIN)
     assert filled(1000, 1000).size_bytes == SHAPE.size_bytes(1000) == 2 * 2 * 2 * 3 * 4 * 1000
 
@@ -71,10 +71,10 @@ def test_memory_is_taken_as_it_is_used_and_ends_at_the_promise() -> None:
 def test_growing_never_copies_back() -> None:
     cache = filled(1000, 5)
     cache.begin(SHAPE.span, 5, 1)
-    before, _ = cache.write(2, rows(5, 1), rows(5, 1))
+    before, _ = cache.write(2, cache.length, rows(5, 1), rows(5, 1))
     cache.keep(1)
     cache.begin(SHAPE.span, 6, 1)
-    after, _ = cache.write(2, rows(6, 1), rows(6, 1))
+    after, _ = cache.write(2, cache.length, rows(6, 1), rows(6, 1))
     assert np.shares_memory(before, after)
 
 
@@ -100,7 +100,7 @@ def test_a_step_that_does_not_fit_is_refused_and_changes_nothing(
 def test_a_step_that_was_not_kept_is_forgotten() -> None:
     cache = filled(8, 5)
     cache.begin(SHAPE.span, 3, 2)
-    cache.write(2, rows(9, 2), rows(9, 2))
+    cache.write(2, cache.length, rows(9, 2), rows(9, 2))
     assert cache.length == 3
     cache.begin(SHAPE.span, 3, 1)
     with pytest.raises(StepRefused):

@@ -95,14 +95,43 @@ def test_a_step_is_computed_and_sent_on() -> None:
 def test_steps_that_come_early_wait_and_repeated_ones_are_dropped() -> None:
     core = opened()
     assert core.receive(A, step(1), 1.0) == []
-    assert core.receive(A, step(0), 1.0) == [Compute((work(0),))]
+    assert core.receive(A, step(3), 1.0) == []
+    assert core.receive(A, step(0), 1.0) == [Compute((work(0), work(1)))]
     assert core.receive(A, step(0), 1.0) == []
     assert core.receive(A, step(1), 1.0) == []
-    sent, computing = core.computed((EngineOutput(hidden=OUT),), 1.1)
-    assert computing == Compute((work(1),))
-    assert isinstance(sent, Send)
+    assert core.receive(A, step(2), 1.0) == []
+    *sent, computing = core.computed((EngineOutput(hidden=OUT),) * 2, 1.1)
+    assert computing == Compute((work(2), work(3)))
+    assert sent == [Send(C, Step(session=SESSION, step=n, base=n, hidden=OUT)) for n in (0, 1)]
     assert core.receive(A, step(0), 1.2) == []
     assert core.statistics()["repeated"] == 3
+
+
+def test_a_run_ends_before_a_longer_step_a_gap_or_its_bound() -> None:
+    core = opened(hop(run_count_max=2))
+    for late in (step(4), step(3), step(2), step(1)):
+        core.receive(A, late, 1.0)
+    assert core.receive(A, step(0), 1.0) == [Compute((work(0), work(1)))]
+    assert core.computed((EngineOutput(hidden=OUT),) * 2, 1.0)[-1] == Compute((work(2), work(3)))
+    core = opened()
+    two = Tensor("f4", (2, 1), b"abcdefgh")
+    core.receive(A, step(1, base=1, hidden=two), 1.0)
+    assert core.receive(A, step(0), 1.0) == [Compute((work(0),))]
+    core = opened()
+    core.receive(A, step(1, base=0), 1.0)
+    assert core.receive(A, step(0), 1.0) == [Compute((work(0),))]
+
+
+def test_a_run_that_fails_in_its_middle_is_told_once_and_keeps_what_is_sound() -> None:
+    core = opened()
+    core.receive(A, step(2), 1.0)
+    core.receive(A, step(1), 1.0)
+    core.receive(A, step(0), 1.0)
+    failed = StepFailed(session=SESSION, epoch=0, code="engine", detail="no")
+    first = Step(session=SESSION, step=0, base=0, hidden=OUT)
+    outputs = (EngineOutput(hidden=OUT), EngineOutput(error="no"), EngineOutput(error="gap"))
+    assert core.computed(outputs, 1.0) == [Send(C, first), Send(ENTRY, failed)]
+    assert core.receive(A, step(1), 1.0) == [Compute((work(1), work(2)))]
 
 
 @pytest.mark.parametrize("sender", [ENTRY, C, B, STRANGER])
@@ -235,10 +264,12 @@ def test_the_answer_ends_at_its_token_limit() -> None:
 
 def test_a_replaying_last_hop_does_not_sample_what_is_known() -> None:
     core = opened(hop(C, Span(4, 6)), place(2, sample_from=4))
-    for number in (1, 2):
+    for number in (1, 2, 3, 4):
         core.receive(B, step(number, base=number), 1.0)
     (computing,) = core.receive(B, step(0), 1.0)
-    assert computing == Compute((work(0),))
+    # The run ends with the first step that is sampled: the token after it may depend on this one.
+    sampled = replace(work(3), sample=SampleRequest(place().sampling, 4, (5, 6)))
+    assert computing == Compute((work(0), work(1), work(2), sampled))
 
 
 def test_the_first_hop_goes_on_with_the_token_it_is_given() -> None:

@@ -38,7 +38,14 @@ MUTANTS = (
         "if position:",
     ),
     Mutant("more is taken than was reserved", _SESSION, "and self.row_count + rows <=", "and rows <="),
-    Mutant("an early step is computed twice", _SESSION, "in_work <= step.step <", "0 <= step.step <"),
+    Mutant(
+        "an early step is computed twice",
+        _SESSION,
+        "self.next_step + self.computing <= step.step <",
+        "0 <= step.step <",
+    ),
+    Mutant("a run goes on past a sampled step", _SESSION, "or run[-1].sample is not None", ""),
+    Mutant("a run takes a step that cuts back", _SESSION, "or step.base != last.base + 1", ""),
     Mutant("old tokens are sampled again", _SESSION, "position >= self.place.sample_from", "position"),
     Mutant(
         "outputs flow before the hops are ready",
