@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2pinfer.engine.api import EngineInput, EngineOutput
-from p2pinfer.engine.kv_cache import CacheShape, CacheTable, KVCache
+from p2pinfer.engine.kv_cache import CacheShape, CacheTable
 from p2pinfer.engine.layers import attention, rms_norm, swiglu
 from p2pinfer.engine.passes import Pass, runs_of_steps
 from p2pinfer.engine.rope import rotate, turns
@@ -38,9 +38,6 @@ from p2pinfer.ids import SessionId, Span
 __all__ = ["NumpyEngine"]
 
 F32 = NDArray[np.float32]
-
-_TURNS_COUNT_MAX = 64
-"""Rotations kept from one layer to the next: more than the steps of a batch."""
 
 
 class NumpyEngine:
@@ -66,7 +63,6 @@ class NumpyEngine:
         self._shape = shape
         self._caches = CacheTable(shape, size_bytes_max)
         self._frequencies = config.rope.frequencies()
-        self._turned: dict[tuple[int, int], NDArray[np.complex64]] = {}
 
     @property
     def span(self) -> Span:
@@ -133,6 +129,10 @@ class NumpyEngine:
                     self._embedded(self._rules.tokens(step)) if is_first else self._rules.hidden(step)
                 )
             made.cache.begin(made.layers, steps[0].base, sum(len(rows) for rows in made.hidden))
+            made.turns = [
+                turns(self._frequencies, step.base, len(rows))  # (T, 1, n/2)
+                for step, rows in zip(steps, made.hidden, strict=True)
+            ]
         except StepRefused as refusal:
             made.refusal = refusal
         return made
@@ -152,8 +152,8 @@ class NumpyEngine:
 
     def _advance_one(self, each: Pass, weights: LayerWeights, layer: int) -> None:
         try:
-            for step, hidden in zip(each.steps, each.hidden, strict=True):
-                hidden += self._attend(hidden, weights, step.base, each.cache_of_pass(), layer)  # (T, D)
+            for index, hidden in enumerate(each.hidden):
+                hidden += self._attend(each, index, weights, layer)  # (T, D)
                 normal = rms_norm(hidden, weights.ffn_norm, self._config.rms_norm_eps)  # (T, D)
                 hidden += swiglu(normal @ weights.gate_up) @ weights.down  # (T, 2F) -> (T, F) -> (T, D)
         except StepRefused as refusal:  # no memory for a larger cache
@@ -179,26 +179,20 @@ class NumpyEngine:
             return EngineOutput()
         return EngineOutput(token=choose_token(self._logits(hidden[-1]), step.sample))
 
-    def _attend(self, hidden: F32, weights: LayerWeights, base: int, cache: KVCache, layer: int) -> F32:
-        """The attention half of a layer: (T, D) to (T, D)."""
-        config, count = self._config, hidden.shape[0]
-        turn = self._turns(base, count)  # (T, 1, n/2)
+    def _attend(self, each: Pass, index: int, weights: LayerWeights, layer: int) -> F32:
+        """The attention half of a layer, for one step of a pass: (T, D) to (T, D)."""
+        config, hidden = self._config, each.hidden[index]
+        count = hidden.shape[0]
         normal = rms_norm(hidden, weights.attention_norm, config.rms_norm_eps)  # (T, D)
         heads = (normal @ weights.qkv).reshape(count, -1, config.head_size)  # (T, H + 2K, S)
         turning = config.head_count + config.kv_head_count
-        rotate(heads[:, :turning], turn)
-        keys, values = cache.write(layer, base, heads[:, config.head_count : turning], heads[:, turning:])
+        rotate(heads[:, :turning], each.turns[index])
+        keys, values = each.cache_of_pass().write(
+            layer, each.steps[index].base, heads[:, config.head_count : turning], heads[:, turning:]
+        )
         mixed = attention(heads[:, : config.head_count], keys, values)  # (T, H S)
         result: F32 = mixed @ weights.output  # (T, D)
         return result
-
-    def _turns(self, base: int, count: int) -> NDArray[np.complex64]:
-        """The rotations of these positions; every layer of a step asks for the same."""
-        if (base, count) not in self._turned:
-            if len(self._turned) >= _TURNS_COUNT_MAX:
-                self._turned.clear()
-            self._turned[base, count] = turns(self._frequencies, base, count)
-        return self._turned[base, count]
 
     def _embedded(self, tokens: NDArray[np.int64]) -> F32:
         """Look token ids up: (T,) to (T, D), an array of its own."""

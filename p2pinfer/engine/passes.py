@@ -24,6 +24,7 @@ class Pass:
         layers: What they go through.
         cache: The session's.
         hidden: For each step its rows, (T, D) float32, changed in place from layer to layer.
+        turns: For each step the rotations of its positions, (T, 1, n/2), the same in every layer.
         refusal: Why nothing of it can be kept, once that is known.
     """
 
@@ -32,6 +33,7 @@ class Pass:
         self.layers = Span(0, 1)
         self.cache: KVCache | None = None
         self.hidden: list[NDArray[np.float32]] = []
+        self.turns: list[NDArray[np.complex64]] = []
         self.refusal: StepRefused | None = None
 
     def cache_of_pass(self) -> KVCache:
