@@ -169,3 +169,17 @@ def test_a_long_pause_between_tokens_does_not_make_patience_endless() -> None:
         token = Token(session=bench.session, step=position - 2, position=position, token=1)
         bench.core.receive(B, token, now)
     assert bench.core.deadline == 500.0 + EntryConfig().prefill_timeout_s
+
+
+def test_the_last_hop_is_told_to_send_the_tokens_again_that_never_arrived() -> None:
+    bench = Bench(answer=9)
+    bench.go(A, B)
+    token = Token(session=bench.session, step=0, position=2, token=5)
+    bench.core.receive(B, token, 0.2)
+    bench.core.disconnected(B, 0.3)
+    # Meanwhile the ring went on: three steps are computed at either hop, and two tokens were lost on the way.
+    bench.ready(A, 3, epoch=1)
+    effects = bench.ready(B, 3, epoch=1)
+    resumes = {e.to: e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Resume)}
+    assert resumes[A] == Resume(session=bench.session, epoch=1, forward_from=3)
+    assert resumes[B] == Resume(session=bench.session, epoch=1, forward_from=1)
