@@ -45,6 +45,11 @@ class EngineInput:
     layers: Span | None = None
     """The layers to run where that is not the whole span: a part of it, the same for a session's life."""
 
+    @property
+    def row_count(self) -> int:
+        """Positions of the step; 0 where it has no input."""
+        return self.hidden.shape[0] if self.hidden and self.hidden.shape else len(self.tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class EngineOutput:

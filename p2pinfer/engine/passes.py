@@ -71,9 +71,5 @@ def _follows(before: EngineInput, step: EngineInput) -> bool:
         before.session == step.session
         and before.layers == step.layers
         and before.base + 1 == step.base
-        and _row_count(before) == _row_count(step) == 1
+        and before.row_count == step.row_count == 1
     )
-
-
-def _row_count(step: EngineInput) -> int:
-    return step.hidden.shape[0] if step.hidden and step.hidden.shape else len(step.tokens)

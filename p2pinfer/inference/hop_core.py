@@ -294,7 +294,7 @@ class HopCore:
             session.drop_next()
             return [self._failed(session, "engine", detail=output.error)]
         self._counts["steps"] += 1
-        if item.is_alone and _row_count(item.work) == 1:
+        if item.is_alone and item.work.row_count == 1:
             last = output.duration_s
             self.step_s += (last - self.step_s) * (_AVERAGE_WEIGHT if self.step_s else 1.0)
         number = session.next_step
@@ -408,7 +408,3 @@ def _keeps_cache(old: OpenSession, new: OpenSession) -> bool:
         and old.digest == new.digest
         and old.positions_max == new.positions_max
     )
-
-
-def _row_count(work: EngineInput) -> int:
-    return work.hidden.shape[0] if work.hidden else len(work.tokens)
