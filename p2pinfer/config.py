@@ -30,6 +30,7 @@ from p2pinfer.ids import Endpoint, Span
 __all__ = [
     "ANY_HOSTS",
     "DEFAULT_PORT",
+    "ENGINES",
     "NodeConfig",
     "Profile",
     "flag_of",
@@ -64,6 +65,7 @@ NAME_SIZE_BYTES_MAX = 63
 MODEL_SIZE_BYTES_MAX = 128
 """As in `Holding.model`, where the name travels."""
 ENGINES = ("numpy",)
+"""The engines that can be asked for by name."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 

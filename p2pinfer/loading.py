@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from p2pinfer.config import ENGINES
 from p2pinfer.engine.api import Engine
 from p2pinfer.engine.blas import set_blas_threads
 from p2pinfer.engine.numpy_engine import NumpyEngine
@@ -22,10 +23,7 @@ from p2pinfer.ids import Span
 from p2pinfer.models.architectures import ModelConfig, span_tensor_names
 from p2pinfer.models.gguf import GGUFFile
 
-__all__ = ["ENGINES", "load_engine", "load_numpy_engine", "load_numpy_weights"]
-
-ENGINES = ("numpy",)
-"""The engines that can be asked for by name."""
+__all__ = ["load_engine", "load_numpy_engine", "load_numpy_weights"]
 
 Progress = Callable[[int, int], None]
 """Told tensors read and tensors in all, after each."""
