@@ -40,6 +40,9 @@ class IdleEngine:
     def open_cache(self, session: SessionId, positions_max: int) -> None:
         pass
 
+    def extend_cache(self, session: SessionId, positions_max: int) -> None:
+        pass
+
     def drop_cache(self, session: SessionId) -> None:
         pass
 

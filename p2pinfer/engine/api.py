@@ -39,6 +39,14 @@ class Engine(Protocol):
         """
         ...
 
+    def extend_cache(self, session: SessionId, positions_max: int) -> None:
+        """Let a session reach more positions than it was opened for; what it holds stays as it is.
+
+        Raises:
+            LocalProtocolError: The session has no cache, or one for more positions already.
+        """
+        ...
+
     def run(self, batch: Sequence[EngineInput]) -> list[EngineOutput]:
         """Compute the steps of a batch; results are in the batch's order.
 

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A session reserves for all positions it may ever reach, and its size is known to the byte before. Memory
-   is taken only as it is used: a layer's arrays start small and double up to `positions_max`.
+1. A session reserves for all positions it may reach, and its size is known to the byte before. Memory is
+   taken only as it is used: a layer's arrays start small and double up to `positions_max`, which may be raised.
 2. A step is appended in two moves, `write` for each layer and `keep` at the end, so that a step that fails
    leaves a shorter cache and never a wrong one.
 3. A position's numbers do not depend on how often its arrays have grown.
@@ -67,6 +67,10 @@ class KVCache:
     def size_bytes(self) -> int:
         """Memory taken now."""
         return sum(array.nbytes for array in self._arrays.values())
+
+    def extend(self, positions_max: int) -> None:
+        """Let it hold more positions from now on; nothing is copied before a step asks for them."""
+        self._positions_max = positions_max
 
     def begin(self, layers: Span, base: int, count: int) -> None:
         """Cut back to `base` and make ready for `count` positions in these layers.
@@ -150,9 +154,7 @@ class CacheTable:
 
     def can_open(self, positions_max: int) -> bool:
         """Whether a session of that many positions fits beside the others."""
-        if self._size_bytes_max is None:
-            return True
-        return self.reserved_bytes + self._shape.size_bytes(positions_max) <= self._size_bytes_max
+        return self._has_room(self._shape.size_bytes(positions_max))
 
     def open(self, session: SessionId, positions_max: int) -> None:
         """Reserve for a session.
@@ -169,6 +171,25 @@ class CacheTable:
             raise Overloaded(f"no room for a cache of {positions_max} positions; close a session first")
         self._caches[session] = KVCache(self._shape, positions_max)
         self._reserved[session] = self._shape.size_bytes(positions_max)
+
+    def extend(self, session: SessionId, positions_max: int) -> None:
+        """Reserve more for a session.
+
+        Raises:
+            LocalProtocolError: The session has no cache, or one for more positions already.
+            Overloaded: It does not fit; the session has what it had.
+        """
+        size_bytes = self._shape.size_bytes(positions_max)
+        if session not in self._caches:
+            raise LocalProtocolError(f"session {session.short} has no cache to extend; open it first")
+        if size_bytes < self._reserved[session]:
+            raise LocalProtocolError(
+                f"session {session.short} may reach more than {positions_max} positions already"
+            )
+        if not self._has_room(size_bytes - self._reserved[session]):
+            raise Overloaded(f"no room for a cache of {positions_max} positions; close a session first")
+        self._caches[session].extend(positions_max)
+        self._reserved[session] = size_bytes
 
     def get(self, session: SessionId) -> KVCache:
         """Return a session's cache.
@@ -190,3 +211,6 @@ class CacheTable:
         """Drop all."""
         self._caches.clear()
         self._reserved.clear()
+
+    def _has_room(self, size_bytes: int) -> bool:
+        return self._size_bytes_max is None or self.reserved_bytes + size_bytes <= self._size_bytes_max

@@ -83,6 +83,9 @@ class NumpyEngine:
     def open_cache(self, session: SessionId, positions_max: int) -> None:
         self._caches.open(session, positions_max)
 
+    def extend_cache(self, session: SessionId, positions_max: int) -> None:
+        self._caches.extend(session, positions_max)
+
     def drop_cache(self, session: SessionId) -> None:
         self._caches.drop(session)
 

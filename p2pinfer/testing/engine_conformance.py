@@ -53,6 +53,7 @@ __all__ = [
     "check_runs",
     "check_errors_are_isolated",
     "check_caches",
+    "check_extending",
     "check_cache_size_is_honest",
     "check_two_engines_agree",
 ]
@@ -275,6 +276,33 @@ def check_caches(subject: EngineSubject) -> None:
         require_same(subject, again, fresh, "reopening a session")
 
 
+def check_extending(subject: EngineSubject) -> None:
+    """A session may be let reach more positions, without a trace in its bits and in another's."""
+    first, prompt = subject.spans()[0], subject.prompt()
+    count = len(prompt) // 2
+    with subject.engines(first, first) as (grown, ample):
+        for session in (session_id(1), session_id(2)):
+            grown.open_cache(session, count)
+            ample.open_cache(session, len(prompt))
+        for engine in (grown, ample):
+            for session in (session_id(1), session_id(2)):
+                run_one(engine, EngineInput(session, 0, tokens=prompt[:count]))
+        rest = EngineInput(session_id(1), count, tokens=prompt[count:])
+        require(grown.run([rest])[0].error is not None, "a session went beyond the positions asked for")
+        grown.extend_cache(session_id(1), len(prompt))
+        for step in (rest, EngineInput(session_id(2), count - 1, tokens=prompt[count - 1 : count])):
+            found, expected = run_one(grown, step).hidden, run_one(ample, step).hidden
+            require_same(subject, found, expected, "extending a cache")
+        beyond = EngineInput(session_id(1), len(prompt), tokens=prompt[:1])
+        require(grown.run([beyond])[0].error is not None, "an extended session went beyond its positions")
+        for session, size in ((session_id(1), count), (session_id(9), len(prompt))):
+            try:
+                grown.extend_cache(session, size)
+            except LocalProtocolError:
+                continue
+            raise ConformanceFailure("a cache was extended that is unknown, or larger already")
+
+
 def check_cache_size_is_honest(subject: EngineSubject) -> None:
     """Full caches take what was promised, and dropping them gives it back; seen where memory is traced."""
     span, positions_max = subject.spans()[1], 512
@@ -331,6 +359,7 @@ CHECKS: tuple[Callable[[EngineSubject], None], ...] = (
     check_runs,
     check_errors_are_isolated,
     check_caches,
+    check_extending,
     check_cache_size_is_honest,
     check_two_engines_agree,
 )

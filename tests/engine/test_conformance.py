@@ -43,6 +43,9 @@ class Wrapped:
     def open_cache(self, session: SessionId, positions_max: int) -> None:
         self.inner.open_cache(session, positions_max)
 
+    def extend_cache(self, session: SessionId, positions_max: int) -> None:
+        self.inner.extend_cache(session, positions_max)
+
     def run(self, batch: Sequence[EngineInput]) -> list[EngineOutput]:
         return self.inner.run(batch)
 
@@ -132,6 +135,17 @@ class BatchChangesBits(Wrapped):
         return dataclasses.replace(output, hidden=tensor_from_hidden(np.nextafter(hidden, np.float32(9e9))))
 
 
+class ForgetsToExtend(Wrapped):
+    def extend_cache(self, session: SessionId, positions_max: int) -> None:
+        pass
+
+
+class ExtendsToAFreshCache(Wrapped):
+    def extend_cache(self, session: SessionId, positions_max: int) -> None:
+        self.inner.drop_cache(session)
+        self.inner.open_cache(session, positions_max)
+
+
 class IgnoresParts(Wrapped):
     def run(self, batch: Sequence[EngineInput]) -> list[EngineOutput]:
         return self.inner.run([dataclasses.replace(step, layers=None) for step in batch])
@@ -178,6 +192,8 @@ class DiffersEachTime(Wrapped):
         OneErrorForAll,
         LetsNaNPass,
         BatchChangesBits,
+        ForgetsToExtend,
+        ExtendsToAFreshCache,
         IgnoresParts,
         ForgetsPositions,
         DiffersEachTime,

@@ -139,3 +139,23 @@ def test_a_session_is_opened_once_and_known_until_dropped() -> None:
     assert table.reserved_bytes == 0
     with pytest.raises(StepRefused, match="has no cache here"):
         table.get(ONE)
+
+
+def test_a_session_is_extended_within_what_all_may_take_together() -> None:
+    table = CacheTable(SHAPE, size_bytes_max=SHAPE.size_bytes(10))
+    table.open(ONE, 6)
+    cache = table.get(ONE)
+    cache.begin(SHAPE.span, 0, 6)
+    cache.keep(6)
+    table.extend(ONE, 6)
+    with pytest.raises(Overloaded, match="11 positions"):
+        table.extend(ONE, 11)
+    with pytest.raises(StepRefused, match="7 of 6"):
+        cache.begin(SHAPE.span, 6, 1)
+    table.extend(ONE, 10)
+    assert table.reserved_bytes == SHAPE.size_bytes(10)
+    cache.begin(SHAPE.span, 6, 4)
+    with pytest.raises(LocalProtocolError, match="more than 9"):
+        table.extend(ONE, 9)
+    with pytest.raises(LocalProtocolError, match="no cache to extend"):
+        table.extend(TWO, 20)

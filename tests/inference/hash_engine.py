@@ -36,6 +36,10 @@ class HashEngine:
             raise ValueError(f"{session} has a cache already")
         self.caches[session] = [[] for _ in range(self.layer_count)]
 
+    def extend_cache(self, session: SessionId, positions_max: int) -> None:
+        if session not in self.caches:
+            raise ValueError(f"{session} has no cache")
+
     def drop_cache(self, session: SessionId) -> None:
         self.caches.pop(session, None)
 

@@ -37,6 +37,9 @@ class RecordingEngine:
         if positions_max == 13:
             raise LocalProtocolError("the session has a cache already")
 
+    def extend_cache(self, session: SessionId, positions_max: int) -> None:
+        self._note(f"extend {positions_max}")
+
     def run(self, batch: Sequence[EngineInput]) -> list[EngineOutput]:
         self.gate.wait(5)
         self._note(f"run {[each.base for each in batch]}")
