@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A session reserves for all positions it may reach, and its size is known to the byte before. Memory is
-   taken only as it is used: a layer's arrays start small and double up to `positions_max`, which may be raised.
+1. A session reserves for all positions it may reach, which may be raised, and its size is known to the byte
+   before. Memory is taken only as it is used: a layer's arrays start small and double up to `positions_max`.
 2. A step is appended in two moves, `write` for each layer and `keep` at the end, so that a step that fails
    leaves a shorter cache and never a wrong one.
 3. A position's numbers do not depend on how often its arrays have grown.
