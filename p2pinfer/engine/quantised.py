@@ -111,7 +111,7 @@ def quantised_matrix(name: str, raw: U8, kind: GGMLQuantizationType, *, exact_ac
         UnsupportedModel: The type is not known.
     """
     if kind in _FLOATS:
-        return DenseMatrix(_finite(name, np.ascontiguousarray(quants.dequantize(raw, kind).T, np.float32)))
+        return DenseMatrix(_finite(name, np.array(quants.dequantize(raw, kind).T, np.float32, order="C")))
     loss = 0.0
     if kind not in LAYOUTS:
         raw, loss = requantised(name, raw, kind)
