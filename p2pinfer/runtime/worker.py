@@ -13,14 +13,15 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 import trio
 
 from p2pinfer.effects import Compute, DropCache, OpenCache
 from p2pinfer.engine.api import Engine
 from p2pinfer.errors import P2PInferError
-from p2pinfer.work import EngineOutput
+from p2pinfer.work import EngineInput, EngineOutput
 
 __all__ = ["EngineEffect", "Worker"]
 
@@ -35,11 +36,15 @@ class Worker:
     Args:
         engine: The loaded span; closed when `run` ends.
         on_computed: Called on the event loop with the outputs of each `Compute`, in order; never waits.
+
+    Attributes:
+        on_batch: Called on the event loop after that, with what was computed and the seconds it took.
     """
 
     def __init__(self, engine: Engine, on_computed: Callable[[tuple[EngineOutput, ...]], None]) -> None:
         self._engine = engine
         self._on_computed = on_computed
+        self.on_batch: Callable[[Sequence[EngineInput], float], None] = lambda batch, duration_s: None
         self._asked: queue.SimpleQueue[EngineEffect | None] = queue.SimpleQueue()
         self._is_closing = False
         self._counts = {"batches": 0, "inputs": 0, "errors": 0}
@@ -80,7 +85,9 @@ class Worker:
             if effect is None:
                 break
             if isinstance(effect, Compute):
+                started_s = time.perf_counter()
                 token.run_sync_soon(self._on_computed, self._compute(effect))
+                token.run_sync_soon(self.on_batch, effect.batch, time.perf_counter() - started_s)
             else:
                 self._change_cache(effect)
         self._engine.close()
