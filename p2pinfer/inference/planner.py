@@ -1,8 +1,14 @@
 """Chains: which peers compute which layers of a request, at the least cost.
 
-The cost of a hop is the way to it and the time it computes, longer where sessions queue. A hidden state is
-only kilobytes, so the number of hops, not the bandwidth, bounds the speed of decoding: good hops being
-equal, the fewest win. Ties are broken by PeerId, so equal views give equal chains.
+A hop costs something for entering it, which is the way there and the work of taking a step in, and something
+for each layer, which is the time to compute it, longer where sessions queue. A hidden state is only
+kilobytes, so the number of hops, not the bandwidth, bounds the speed of decoding: among chains of equal cost
+the fewest hops win, then the lower PeerIds, so equal views give equal chains.
+
+The way is half the round trip that the entry peer measured. Round trips between two other peers are not
+known here, so a chain whose hops are near each other and far from the entry peer looks dearer than it is.
+Departs from Petals (`sequence_manager.py`), which uses a peer that it enters to the end of its span: here
+every hop may serve any part of its span, and no peer has two places in a chain.
 
 Plain functions over frozen values: no clock, no state.
 """
@@ -14,6 +20,7 @@ from dataclasses import dataclass
 
 from p2pinfer.errors import NoChain
 from p2pinfer.ids import Contact, PeerId, Span
+from p2pinfer.inference.chain_search import Piece, cheapest_row
 from p2pinfer.wire.messages.inference import ChainHop
 
 __all__ = ["Holder", "mend_chain", "missing_layers", "plan_chain"]
@@ -24,6 +31,9 @@ UNKNOWN_LAYER_S = 0.001
 """A layer whose speed was never measured: a 135M model's on one core of a laptop."""
 HOP_OVERHEAD_S = 0.0003
 """Framing, encryption and waking up: the goal for one loopback hop; also what makes fewer hops win."""
+
+_HOP_COUNT_BITS = 11
+"""The search counts nanoseconds, and below them hops, at most 1024 as layers are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +55,20 @@ class Holder:
             raise ValueError("a holder's contact names its peer")
         return self.contact.peer
 
+    @property
+    def enter_s(self) -> float:
+        """Expected time of reaching it, whatever it computes."""
+        return HOP_OVERHEAD_S + (UNKNOWN_ROUND_TRIP_S if self.round_trip_s is None else self.round_trip_s) / 2
+
+    @property
+    def layer_s(self) -> float:
+        """Expected time of one decode step through one of its layers, those who queue there included."""
+        span = self.span
+        return (self.step_s / (span.end - span.start) or UNKNOWN_LAYER_S) * (1 + self.queue)
+
     def cost_s(self, layer_count: int) -> float:
         """Expected time of one decode step through `layer_count` of its layers, the way there included."""
-        layer_s = self.step_s / len(self.span) if self.step_s else UNKNOWN_LAYER_S
-        way_s = (UNKNOWN_ROUND_TRIP_S if self.round_trip_s is None else self.round_trip_s) / 2
-        return HOP_OVERHEAD_S + way_s + layer_s * layer_count * (1 + self.queue)
-
-
-_Plan = tuple[float, int, tuple[PeerId, ...], tuple[ChainHop, ...]]
+        return self.enter_s + self.layer_s * layer_count
 
 
 def plan_chain(
@@ -60,27 +76,18 @@ def plan_chain(
 ) -> tuple[ChainHop, ...]:
     """Return the cheapest chain over `layers`; a holder may serve a part of its span.
 
+    Exact, but for the limit that `cheapest_row` names.
+
     Raises:
         NoChain: Some layers have no holder; the error names them.
     """
-    usable = sorted((h for h in holders if h.peer not in avoid and h.span.overlaps(layers)), key=_by_peer)
-    missing = missing_layers((h.span for h in usable), layers)
-    if missing:
+    usable = {holder.peer: holder for holder in holders if holder.peer not in avoid}
+    row = cheapest_row((_piece(h, h.span.start, h.span.end) for h in usable.values()), layers)
+    if row is None:
+        missing = missing_layers((h.span for h in usable.values() if h.span.overlaps(layers)), layers)
         names = ", ".join(map(str, missing))
         raise NoChain(f"no live peer holds layers {names}: start a peer with these layers", missing=missing)
-    ends = {cut for holder in usable for cut in (holder.span.start, holder.span.end)}
-    cuts = sorted({cut for cut in ends if layers.start < cut < layers.end} | {layers.start, layers.end})
-    best: dict[int, _Plan] = {layers.end: (0.0, 0, (), ())}
-    for start in reversed(cuts[:-1]):
-        plans = (
-            _prepend(holder, start, end, best[end])
-            for holder in usable
-            if start in holder.span
-            for end in cuts
-            if start < end <= holder.span.end and end in best
-        )
-        best[start] = min(plans, key=lambda plan: plan[:3])
-    return _without_repeats(best[layers.start][3])
+    return tuple(ChainHop(usable[piece.peer].contact, start, end) for piece, start, end in row)
 
 
 def mend_chain(
@@ -88,26 +95,30 @@ def mend_chain(
 ) -> tuple[ChainHop, ...]:
     """Replace the hops of `lost` peers and keep the others, whose caches are worth more than a better plan.
 
-    Where the missing layers alone cannot be found beside the kept hops, a whole new chain is planned.
+    All the gaps are planned together, so that one does not take the peer that another needs. Where the
+    missing layers cannot be found beside the kept hops, a whole new chain is planned.
 
     Raises:
         NoChain: Some layers have no holder that is not lost.
     """
-    kept = {hop.contact.peer for hop in chain if hop.contact.peer not in lost}
-    avoid = {peer for peer in kept if peer is not None} | set(lost)
-    mended: list[ChainHop] = []
-    try:
-        for run in _runs(chain, lost):
-            if isinstance(run, ChainHop):
-                mended.append(run)
-            else:
-                part = plan_chain(holders, run, avoid=avoid)
-                avoid.update(hop.contact.peer for hop in part if hop.contact.peer)
-                mended.extend(part)
-    except NoChain:
-        whole = Span(chain[0].start, chain[-1].end)
+    whole = Span(chain[0].start, chain[-1].end)
+    kept = {hop.contact.peer: hop for hop in chain if hop.contact.peer and hop.contact.peer not in lost}
+    gaps = missing_layers((hop.span for hop in kept.values()), whole)
+    free = {h.peer: h for h in holders if h.peer not in kept and h.peer not in lost}
+    pieces = [Piece(0, 0, peer, hop.start, hop.end) for peer, hop in kept.items()]
+    for holder in free.values():
+        span = holder.span
+        pieces += [
+            _piece(holder, max(span.start, gap.start), min(span.end, gap.end))
+            for gap in gaps
+            if span.overlaps(gap)
+        ]
+    row = cheapest_row(pieces, whole)
+    if row is None:
         return plan_chain(holders, whole, avoid=lost)
-    return tuple(mended)
+    return tuple(
+        kept.get(piece.peer) or ChainHop(free[piece.peer].contact, start, end) for piece, start, end in row
+    )
 
 
 def missing_layers(spans: Iterable[Span], layers: Span) -> tuple[Span, ...]:
@@ -123,40 +134,6 @@ def missing_layers(spans: Iterable[Span], layers: Span) -> tuple[Span, ...]:
     return (*missing, Span(covered, layers.end))
 
 
-def _by_peer(holder: Holder) -> PeerId:
-    return holder.peer
-
-
-def _prepend(holder: Holder, start: int, end: int, rest: _Plan) -> _Plan:
-    cost_s, hop_count, peers, hops = rest
-    hop = ChainHop(holder.contact, start, end)
-    return (cost_s + holder.cost_s(end - start), hop_count + 1, (holder.peer, *peers), (hop, *hops))
-
-
-def _without_repeats(hops: tuple[ChainHop, ...]) -> tuple[ChainHop, ...]:
-    """Merge what lies between two uses of one peer into its first: a peer has one place in a chain."""
-    merged: list[ChainHop] = []
-    for hop in hops:
-        earlier = [i for i, other in enumerate(merged) if other.contact.peer == hop.contact.peer]
-        if earlier:
-            first = merged[earlier[0]]
-            del merged[earlier[0] :]
-            merged.append(ChainHop(first.contact, first.start, hop.end))
-        else:
-            merged.append(hop)
-    return tuple(merged)
-
-
-def _runs(chain: Sequence[ChainHop], lost: Collection[PeerId]) -> Iterable[ChainHop | Span]:
-    """Yield the kept hops and, between them, each run of lost layers as one span."""
-    run: Span | None = None
-    for hop in chain:
-        if hop.contact.peer in lost:
-            run = Span(run.start if run else hop.start, hop.end)
-            continue
-        if run:
-            yield run
-            run = None
-        yield hop
-    if run:
-        yield run
+def _piece(holder: Holder, start: int, end: int) -> Piece:
+    fixed = (round(holder.enter_s * 1e9) << _HOP_COUNT_BITS) + 1
+    return Piece(fixed, round(holder.layer_s * 1e9) << _HOP_COUNT_BITS, holder.peer, start, end)

@@ -10,7 +10,7 @@ _ENTRY = "p2pinfer/inference/entry_core.py"
 _GENERATION = "p2pinfer/inference/generation.py"
 _HOP = "p2pinfer/inference/hop_core.py"
 _SESSION = "p2pinfer/inference/hop_session.py"
-_PLANNER = "p2pinfer/inference/planner.py"
+_SEARCH = "p2pinfer/inference/chain_search.py"
 _PEER = "p2pinfer/peer_core.py"
 
 
@@ -168,9 +168,9 @@ MUTANTS = (
     ),
     Mutant(
         "a peer has two places in a chain",
-        _PLANNER,
-        "avoid = {peer for peer in kept if peer is not None} | set(lost)",
-        "avoid = set(lost)",
+        _SEARCH,
+        "if peers.count(peer) > 1",
+        "if peers.count(peer) > 99",
     ),
     Mutant(
         "effects leave last in, first out",
