@@ -32,7 +32,7 @@ BY_GGUF = [Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1, Kind.Q8_0]
 
 F32 = NDArray[np.float32]
 
-TOLERANCES = {0: 2e-5, 4: 0.02}
+TOLERANCES = {0: 2e-6, 4: 0.01}
 """By accuracy level, relative root mean square; level 4 rounds activations to eight bits a block."""
 
 
