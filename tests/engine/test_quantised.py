@@ -190,7 +190,7 @@ def test_the_tolerance_sees_swapped_halves_and_a_shifted_zero(accuracy_level: in
 
 @pytest.mark.parametrize("kind", ROUNDED, ids=lambda kind: kind.name)
 def test_what_is_rounded_says_by_how_much(kind: Kind) -> None:
-    raw = random_raw(kind, 40, 512, seed=kind)
+    raw = random_raw(kind, 600, 2048, seed=kind)  # more than one piece
     matrix, want = built(kind, raw), quants.dequantize(raw, kind)
     loss = relative_error(dequantised(matrix), want.astype(np.float64))
     assert matrix.loss == pytest.approx(loss, rel=1e-3)
@@ -252,3 +252,5 @@ def test_parts_of_different_forms_do_not_join() -> None:
     assert side_by_side([first, first]) is not None
     assert [side_by_side(pair) for other in others for pair in ([first, other], [other, first])] == [None] * 8
     assert side_by_side([part(Kind.F16, 64), part(Kind.F16, 96)]) is None
+    split = [part(kind, 64, exact_activations=True) for kind in (Kind.Q8_0, Kind.Q5_0)]
+    assert side_by_side(split) is None, "one of them has zero points"
