@@ -127,10 +127,7 @@ class NumpyEngine:
             made.cache = self._caches.get(steps[0].session)
             for step in steps:
                 self._rules.layers(step)
-                is_first = made.layers.start == 0
-                made.hidden.append(
-                    self._embedded(self._rules.tokens(step)) if is_first else self._rules.hidden(step)
-                )
+                made.hidden.append(self._rows(step, made.layers))
             made.cache.begin(made.layers, steps[0].base, sum(len(rows) for rows in made.hidden))
             made.turns = [
                 turns(self._frequencies, step.base, len(rows))  # (T, 1, n/2)
@@ -196,6 +193,12 @@ class NumpyEngine:
         mixed = attention(heads[:, : config.head_count], keys, values)  # (T, H S)
         result: F32 = mixed @ weights.output  # (T, D)
         return result
+
+    def _rows(self, step: EngineInput, layers: Span) -> F32:
+        """Return what a step brings into the first of its layers: (T, D), an array of its own."""
+        if layers.start == 0:
+            return self._embedded(self._rules.tokens(step))
+        return self._rules.hidden(step)
 
     def _embedded(self, tokens: NDArray[np.int64]) -> F32:
         """Look token ids up: (T,) to (T, D), an array of its own."""
