@@ -33,6 +33,8 @@ __all__ = [
     "Disconnect",
     "DropCache",
     "Effect",
+    "EngineEffect",
+    "ExtendCache",
     "HearsDisk",
     "HearsEngine",
     "HearsStreams",
@@ -140,6 +142,14 @@ class OpenCache:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtendCache:
+    """Let a session that has a cache reach more positions than it was opened for."""
+
+    session: SessionId
+    positions_max: int
+
+
+@dataclass(frozen=True, slots=True)
 class Compute:
     """Run a batch of steps in the engine; its results come back as one input to the core.
 
@@ -157,7 +167,10 @@ class DropCache:
     session: SessionId
 
 
-Effect = Send | Persist | Deliver | Notify | Misbehaved | Disconnect | OpenCache | Compute | DropCache
+EngineEffect = OpenCache | ExtendCache | Compute | DropCache
+"""What the engine's worker does, in the order in which it was asked."""
+
+Effect = Send | Persist | Deliver | Notify | Misbehaved | Disconnect | EngineEffect
 
 M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 

@@ -61,4 +61,6 @@ class EngineOutput:
     hidden: Tensor | None = None
     token: int | None = None
     error: str | None = None
+    blames_input: bool = False
+    """The error is in what the step's sender gave: a shape, a type or a number that no honest hop sends."""
     duration_s: float = 0.0

@@ -30,7 +30,7 @@ from p2pinfer.engine.layers import attention, rms_norm, swiglu
 from p2pinfer.engine.passes import Pass, runs_of_steps
 from p2pinfer.engine.rope import rotate, turns
 from p2pinfer.engine.sampling import choose_token
-from p2pinfer.engine.step_input import StepRefused, StepRules, tensor_from_hidden
+from p2pinfer.engine.step_input import BadInput, StepRefused, StepRules, tensor_from_hidden
 from p2pinfer.engine.weights import EngineConfig, LayerWeights, SpanWeights
 from p2pinfer.errors import ConfigError
 from p2pinfer.ids import SessionId, Span
@@ -169,7 +169,7 @@ class NumpyEngine:
                     raise each.refusal or StepRefused("a step before it in its run failed")
                 outputs.append(self._outcome(step, each.layers, each.hidden[index]))
             except StepRefused as refusal:
-                outputs.append(EngineOutput(error=str(refusal)))
+                outputs.append(EngineOutput(error=str(refusal), blames_input=isinstance(refusal, BadInput)))
         return outputs
 
     def _outcome(self, step: EngineInput, layers: Span, hidden: F32) -> EngineOutput:

@@ -16,7 +16,7 @@ from p2pinfer.errors import P2PInferError
 from p2pinfer.ids import Span
 from p2pinfer.wire.messages.inference import Tensor
 
-__all__ = ["StepRefused", "StepRules", "hidden_from_tensor", "tensor_from_hidden"]
+__all__ = ["BadInput", "StepRefused", "StepRules", "hidden_from_tensor", "tensor_from_hidden"]
 
 _DTYPE = "f4"
 _LITTLE_FLOAT = np.dtype("<f4")
@@ -27,6 +27,10 @@ class StepRefused(P2PInferError):
 
     It never leaves an engine: it becomes the `error` of the step's output.
     """
+
+
+class BadInput(StepRefused):
+    """The hidden states themselves are nonsense, which only whoever sent them can have done."""
 
 
 def tensor_from_hidden(hidden: NDArray[np.float32]) -> Tensor:
@@ -45,18 +49,18 @@ def hidden_from_tensor(tensor: Tensor, hidden_size: int) -> NDArray[np.float32]:
         result: (T, D) float32.
 
     Raises:
-        StepRefused: Not float32, not (T, D), not as many bytes as that, or not all finite.
+        BadInput: Not float32, not (T, D), not as many bytes as that, or not all finite.
     """
     if tensor.dtype != _DTYPE:
-        raise StepRefused(f"hidden states are {_DTYPE}, not {tensor.dtype[:8]!r}")
+        raise BadInput(f"hidden states are {_DTYPE}, not {tensor.dtype[:8]!r}")
     if len(tensor.shape) != 2 or tensor.shape[0] < 1 or tensor.shape[1] != hidden_size:
-        raise StepRefused(f"hidden states are (T, {hidden_size}), not {tensor.shape[:4]}")
+        raise BadInput(f"hidden states are (T, {hidden_size}), not {tensor.shape[:4]}")
     count = tensor.shape[0] * hidden_size
     if len(tensor.data) != count * _LITTLE_FLOAT.itemsize:
-        raise StepRefused(f"hidden states of shape {tensor.shape} have {len(tensor.data)} bytes")
+        raise BadInput(f"hidden states of shape {tensor.shape} have {len(tensor.data)} bytes")
     hidden = np.frombuffer(tensor.data, _LITTLE_FLOAT).reshape(tensor.shape).astype(np.float32)  # (T, D)
     if not np.isfinite(hidden).all():
-        raise StepRefused("a hidden state is not finite: the hop before computed nonsense")
+        raise BadInput("a hidden state is not finite: the hop before computed nonsense")
     return hidden
 
 

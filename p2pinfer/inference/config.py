@@ -29,8 +29,13 @@ class HopConfig:
     """A session that nobody mentions for so long is dropped. 10 to 3600 s."""
     orphan_timeout_s: float = 15.0
     """How long a session outlives the connection of the peer that opened it. 1 to 600 s."""
+    parked_timeout_s: float = 600.0
+    """How long the cache of a session that is over is kept for a chat's next turn, while nobody else needs
+    the room. 1 to 86400 s. Ollama keeps a model for 5 minutes, and people read longer than that."""
     retry_after_s: float = 2.0
-    """What a refused entry peer is told to wait. 0.1 to 60 s."""
+    """The least that a refused entry peer is told to wait. 0.1 to 60 s."""
+    retry_after_max_s: float = 60.0
+    """The most: sessions seldom run to their limit. 1 to 600 s."""
 
     def __post_init__(self) -> None:
         for field in (
@@ -41,6 +46,11 @@ class HopConfig:
         ):
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field} is {getattr(self, field)}, but must be at least 1")
+        if self.retry_after_s > self.retry_after_max_s:
+            raise ConfigError(
+                f"retry_after_s is {self.retry_after_s}, but must not exceed "
+                f"retry_after_max_s, {self.retry_after_max_s}"
+            )
         if self.orphan_timeout_s > self.idle_timeout_s:
             raise ConfigError(
                 f"orphan_timeout_s is {self.orphan_timeout_s}, but must not exceed "
@@ -72,6 +82,13 @@ class EntryConfig:
     3600 s: a slow engine is no dead one, and who takes its place begins from nothing."""
     recovery_count_max: int = 8
     """Recoveries in a row without one new token before the session is given up. 1 to 100."""
+    reuse_positions_min: int = 16
+    """Positions that a chat's next turn must share with a parked session before it goes on from it: fewer are
+    computed sooner than asked for. 1 to 4096."""
+    parked_timeout_s: float = 600.0
+    """How long an ended session may be gone on from; as long as hops keep its cache. 1 to 86400 s."""
+    parked_count_max: int = 256
+    """Sessions that are over and remembered, to go on from. 0 to 100000; 0 switches prefix reuse off."""
     blame_s: float = 15.0
     """How long a session avoids a hop that failed it. 1 to 600 s. Source: Petals bans for 15 s."""
 

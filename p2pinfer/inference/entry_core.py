@@ -32,8 +32,9 @@ from p2pinfer.errors import (
 )
 from p2pinfer.ids import SESSION_ID_SIZE_BYTES, Contact, PeerId, SessionId
 from p2pinfer.inference.config import EntryConfig
-from p2pinfer.inference.generation import Generation, Phase, Request
+from p2pinfer.inference.generation import Generation, Origin, Pace, Phase, Request, chunked
 from p2pinfer.inference.news import GenerationFailed, Recovered, Sampled, SessionOpened
+from p2pinfer.inference.parking import ParkingLot
 from p2pinfer.inference.planner import Holder, mend_chain, plan_chain
 from p2pinfer.wire.messages.inference import (
     POSITIONS_MAX,
@@ -50,7 +51,6 @@ __all__ = ["EntryCore"]
 
 _EARLY_COUNT_MAX = 64
 """Tokens kept that came before their turn; a connection keeps order, so more is nonsense."""
-_INTERVAL_WEIGHT = 0.2
 _LATE_S = 0.05
 """A tick that comes so late says that this peer itself stood still: answers may wait behind it."""
 
@@ -64,6 +64,7 @@ class EntryCore:
         self._rng = rng
         self._holders: Mapping[bytes, Sequence[Holder]] = {}
         self._generations: dict[SessionId, Generation] = {}
+        self._parked = ParkingLot(config)
         self._counts: Counter[str] = Counter()
 
     def set_holders(self, holders: Mapping[bytes, Sequence[Holder]]) -> None:
@@ -85,13 +86,25 @@ class EntryCore:
                 f"prompt and answer take {request.positions_max} positions, but a session has at most "
                 f"{POSITIONS_MAX}: shorten either"
             )
+        size = self._config.prefill_chunk_positions
         generation = Generation(
             id=SessionId(self._rng.randbytes(SESSION_ID_SIZE_BYTES)),
             request=request,
-            chunk_positions=self._config.prefill_chunk_positions,
-            token_at=now,
+            shapes=chunked(0, len(request.prompt), size),
+            pace=Pace(now),
         )
-        chain = plan_chain(self._holders.get(request.digest, ()), request.layers)
+        holders = self._holders.get(request.digest, ())
+        parked = self._parked.take(request, {holder.peer: holder.span for holder in holders}, now)
+        if parked is None:
+            chain = plan_chain(holders, request.layers)
+        else:
+            chain = parked.chain
+            generation.origin = Origin(parked.session, len(parked.shapes))
+            generation.shapes = (
+                *parked.shapes,
+                *chunked(parked.position_count, len(request.prompt), size),
+            )
+            self._counts["continued"] += 1
         self._generations[generation.id] = generation
         self._counts["opened"] += 1
         return generation.id, self._begin_epoch(generation, chain, now)
@@ -102,7 +115,7 @@ class EntryCore:
         if generation is None:
             return []
         self._counts["cancelled"] += 1
-        return self._close_messages(generation)
+        return self._end_messages(generation, now)
 
     def knows(self, session: SessionId) -> bool:
         """Whether a generation of this name is under way here."""
@@ -189,6 +202,12 @@ class EntryCore:
         effects: list[Effect] = [Send(c, CloseSession(session=generation.id)) for c in _sorted(left)]
         return effects + self._open_messages(generation)
 
+    def _begin_anew(self, generation: Generation, now: float) -> list[Effect]:
+        """A hop has not kept what this generation was to go on from: whole chunks beat a replay of steps."""
+        self._counts["begun_anew"] += 1
+        generation.begin_anew(self._config.prefill_chunk_positions)
+        return self._begin_epoch(generation, generation.chain, now)
+
     def _open_messages(self, generation: Generation) -> list[Effect]:
         return [
             Send(hop.contact, generation.open_message(index, self._me))
@@ -201,12 +220,16 @@ class EntryCore:
         if message.epoch != generation.epoch or generation.phase is Phase.RUNNING:
             self._counts["stale"] += 1
             return []
-        is_first_opening = generation.phase is Phase.OPENING and not generation.epoch
-        if message.next_step > (0 if is_first_opening else generation.steps_max):
+        is_first_opening = (
+            generation.phase is Phase.OPENING and generation.epoch == generation.origin.fresh_since
+        )
+        if message.next_step > (generation.origin.step_count if is_first_opening else generation.steps_max):
             self._counts["nonsense"] += 1
             return self._replace(generation, [generation.peer_at(index)], now, is_certain=True)
         has_lost_cache = message.next_step < generation.done_count(index)
         generation.ready[index] = message.next_step
+        if not generation.is_announced and message.next_step < generation.origin.step_count:
+            return self._begin_anew(generation, now)
         if generation.phase is Phase.PROBING and has_lost_cache:
             return self._repeat(generation, now)
         generation.answered[index] = message.working
@@ -239,7 +262,7 @@ class EntryCore:
         generation.phase = Phase.RUNNING
         wait_s = config.prefill_timeout_s
         if generation.tokens and generation.trouble.began_at is None:
-            usual_s = generation.token_interval_s * config.step_timeout_factor
+            usual_s = generation.pace.interval_s * config.step_timeout_factor
             wait_s = min(wait_s, max(config.step_timeout_min_s, usual_s))
         generation.deadline = now + wait_s
 
@@ -261,7 +284,7 @@ class EntryCore:
             if is_final:
                 del self._generations[generation.id]
                 self._counts["finished"] += 1
-                return effects + self._close_messages(generation)
+                return effects + self._end_messages(generation, now)
         return effects
 
     def _take_token(self, generation: Generation, token: Token, now: float) -> list[Effect]:
@@ -270,16 +293,14 @@ class EntryCore:
         if trouble.began_at is not None and generation.phase is Phase.OPENING:
             trouble.rounds = 0  # a token from before the break: it counts as progress, not as a recovery
         elif trouble.began_at is not None:
-            stall_s = now - generation.token_at
+            stall_s = now - generation.pace.last_at
             self._counts["recoveries"] += 1
             lost = tuple(sorted(p for p in set(trouble.lost) if generation.index_of(p) is None))
             effects.append(Deliver(Recovered(generation.id, stall_s, lost, generation.chain)))
             trouble.clear()
         elif generation.tokens:
-            interval_s = now - generation.token_at
-            weight = _INTERVAL_WEIGHT if generation.token_interval_s else 1.0
-            generation.token_interval_s += (interval_s - generation.token_interval_s) * weight
-        generation.token_at = now
+            generation.pace.take(now)
+        generation.pace.last_at = now
         generation.tokens.append(token.token)
         if generation.phase is not Phase.OPENING:
             self._await_token(generation, now)
@@ -305,6 +326,9 @@ class EntryCore:
         if message.code in ("engine", "closing"):
             return self._replace(generation, [reporter], now, is_certain=message.code == "closing")
         accused = message.peer or reporter
+        if message.code == "nonsense" and accused in generation.peers_before(reporter):
+            self._counts["nonsense"] += 1
+            return self._replace(generation, [generation.trouble.judge_nonsense(reporter, accused)], now)
         is_stale = generation.phase is Phase.OPENING or generation.index_of(accused) is None
         if is_stale or message.code not in ("unreachable", "unknown"):
             self._counts["stale"] += 1
@@ -377,6 +401,8 @@ class EntryCore:
         return self._mend(generation, lost, now)
 
     def _mend(self, generation: Generation, lost: Sequence[PeerId], now: float) -> list[Effect]:
+        if generation.origin.session is not None and not generation.is_announced:
+            generation.begin_anew(self._config.prefill_chunk_positions)
         trouble = generation.trouble
         trouble.began_at = now if trouble.began_at is None else trouble.began_at
         trouble.rounds += 1
@@ -426,8 +452,14 @@ class EntryCore:
         self._counts["failed"] += 1
         return [*self._close_messages(generation), Deliver(GenerationFailed(generation.id, error))]
 
-    def _close_messages(self, generation: Generation) -> list[Effect]:
-        close = CloseSession(session=generation.id)
+    def _end_messages(self, generation: Generation, now: float) -> list[Effect]:
+        """Tell the hops that the answer has ended; remember what a chat's next turn may go on from."""
+        is_sound = generation.phase is Phase.RUNNING and generation.trouble.began_at is None
+        keep = is_sound and self._parked.put(generation, now)
+        return self._close_messages(generation, keep=keep)
+
+    def _close_messages(self, generation: Generation, *, keep: bool = False) -> list[Effect]:
+        close = CloseSession(session=generation.id, keep=keep)
         return [Send(hop.contact, close) for hop in generation.chain]
 
 

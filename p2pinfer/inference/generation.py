@@ -1,7 +1,8 @@
 """One generation as its entry peer sees it: what is known, who computes it, and what it waits for.
 
 A generation's input is a row of numbered steps: the prompt in chunks, then one step for each token of the
-answer. The entry peer knows them all, so it can always replay from the token ids.
+answer. The entry peer knows them all, so it can always replay from the token ids. A generation that goes on
+from an earlier one begins with that one's steps, in the shapes that they had.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dataclasses import dataclass, field
 from p2pinfer.ids import Contact, PeerId, SessionId, Span
 from p2pinfer.wire.messages.inference import ChainHop, OpenSession, Sampling, Step, Token
 
-__all__ = ["Generation", "Phase", "Request"]
+__all__ = ["Generation", "Origin", "Pace", "Phase", "Request", "StepShape", "chunked"]
+
+_INTERVAL_WEIGHT = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,15 @@ class Request:
         return len(self.prompt) + self.sampling.token_count_max
 
 
+StepShape = tuple[int, int]
+"""Where a step begins, and how many positions it has."""
+
+
+def chunked(start: int, end: int, size: int) -> tuple[StepShape, ...]:
+    """Cut the positions from `start` to `end` into steps of at most `size`."""
+    return tuple((base, min(size, end - base)) for base in range(start, end, size))
+
+
 class Phase(enum.Enum):
     """What a generation waits for."""
 
@@ -53,7 +65,8 @@ class Generation:
 
     id: SessionId
     request: Request
-    chunk_positions: int
+    shapes: tuple[StepShape, ...]
+    """The steps that the prompt takes."""
     phase: Phase = Phase.OPENING
     epoch: int = -1
     chain: tuple[ChainHop, ...] = ()
@@ -61,19 +74,19 @@ class Generation:
     """By place in the chain: the step that the hop needs next, as it last said in this epoch."""
     answered: dict[int, bool] = field(default_factory=dict)
     """Who answered the OpenSession or probe under way, and whether it is at work on its next step."""
+    origin: Origin = field(default_factory=lambda: Origin())
     is_announced: bool = False
     """Whether the asker knows that the session is open."""
     tokens: list[int] = field(default_factory=list)
     early: dict[int, Token] = field(default_factory=dict)
     deadline: float = 0.0
-    token_at: float = 0.0
-    token_interval_s: float = 0.0
+    pace: Pace = field(default_factory=lambda: Pace())
     trouble: Trouble = field(default_factory=lambda: Trouble())
 
     @property
     def chunk_count(self) -> int:
         """Steps that the prompt takes."""
-        return -(-len(self.request.prompt) // self.chunk_positions)
+        return len(self.shapes)
 
     @property
     def input_count(self) -> int:
@@ -95,6 +108,19 @@ class Generation:
         """The step whose logits give the next token."""
         return self.input_count - 1
 
+    @property
+    def computed(self) -> tuple[tuple[int, ...], tuple[StepShape, ...]]:
+        """The tokens known, and the steps that every hop has done by now: what a later prompt may share."""
+        known = (*self.request.prompt, *self.tokens)
+        start = len(self.request.prompt)
+        answered = tuple((start + index, 1) for index in range(len(self.tokens) - 1))
+        return known, (*self.shapes, *answered) if self.tokens else ()
+
+    def begin_anew(self, chunk_positions: int) -> None:
+        """Give up what it went on from: every hop starts from nothing, in the next epoch."""
+        self.origin = Origin(fresh_since=self.epoch + 1)
+        self.shapes = chunked(0, len(self.request.prompt), chunk_positions)
+
     def is_final(self, token: Token) -> bool:
         """Whether the answer ends with this token: a rule that no hop is asked about."""
         sampling = self.request.sampling
@@ -104,8 +130,8 @@ class Generation:
     def step(self, number: int) -> Step:
         """Return the numbered step as the first hop takes it."""
         if number < self.chunk_count:
-            base = number * self.chunk_positions
-            tokens = self.request.prompt[base : base + self.chunk_positions]
+            base, count = self.shapes[number]
+            tokens = self.request.prompt[base : base + count]
         else:
             index = number - self.chunk_count
             base, tokens = len(self.request.prompt) + index, (self.tokens[index],)
@@ -131,6 +157,9 @@ class Generation:
             prompt_count=len(self.request.prompt),
             sample_from=self.awaited_position,
             recent=recent,
+            continues=self.origin.session,
+            keep_steps=self.origin.step_count,
+            fresh_since=self.origin.fresh_since,
         )
 
     def index_of(self, peer: PeerId | None) -> int | None:
@@ -139,6 +168,10 @@ class Generation:
             if hop.contact.peer == peer:
                 return index
         return None
+
+    def peers_before(self, peer: PeerId) -> list[PeerId]:
+        """The hops before a peer's in the present chain."""
+        return [self.peer_at(index) for index in range(self.index_of(peer) or 0)]
 
     def done_count(self, index: int) -> int:
         """Steps that a hop is known to have done in this epoch: by its own word, or by a token of theirs."""
@@ -157,6 +190,32 @@ class Generation:
         return peer
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a generation goes on from, if it does not begin from nothing."""
+
+    session: SessionId | None = None
+    """The parked session."""
+    step_count: int = 0
+    """How many of that one's steps are its own first ones."""
+    fresh_since: int = 0
+    """The epoch in which it gave that up and began anew."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """When tokens came, and how fast they usually do."""
+
+    last_at: float = 0.0
+    interval_s: float = 0.0
+    """Moving average; 0 before the second token."""
+
+    def take(self, now: float) -> None:
+        """Count the time since the last token in."""
+        weight = _INTERVAL_WEIGHT if self.interval_s else 1.0
+        self.interval_s += (now - self.last_at - self.interval_s) * weight
+
+
 @dataclass(slots=True)
 class Trouble:
     """What went wrong since the last token, and who is avoided for it."""
@@ -169,6 +228,8 @@ class Trouble:
     """Who is not tried once more when nobody else is left: it was, or said no, or is known to be dead."""
     link_failures: Counter[tuple[PeerId, PeerId]] = field(default_factory=Counter)
     """By who complained and of whom."""
+    accused_by: dict[PeerId, set[PeerId]] = field(default_factory=dict)
+    """Of whom a hop said that they send nonsense: remembered to the generation's end."""
     rounds: int = 0
     stuck: int = 0
     """Probes in a row that all hops answered although nothing moved."""
@@ -192,6 +253,15 @@ class Trouble:
             return None
         others = [who for (by, who), count in self.link_failures.items() if by == reporter and count > 1]
         return accused if others == [accused] else reporter
+
+    def judge_nonsense(self, reporter: PeerId, accused: PeerId) -> PeerId:
+        """Return who is replaced where one says that the other sent what no honest hop sends.
+
+        Sending it again would not help, so the first complaint counts. Who complains of one hop after the
+        other is what these have in common.
+        """
+        self.accused_by.setdefault(reporter, set()).add(accused)
+        return accused if len(self.accused_by[reporter]) == 1 else reporter
 
     def clear(self) -> None:
         """A token came: what was wrong is mended. Who failed stays avoided."""

@@ -7,22 +7,24 @@ Rules:
 3. Outputs are kept until the session ends, so that a hop that joins later can be given all of them again.
 
 A hop trusts no other with a session's place in the chain but the entry peer that opened it, and takes steps
-only from the hop that this place names. Computation is one batch at a time; while it runs, more steps
-gather, which is continuous batching.
+only from the hop that this place names. Computation goes in iterations: all decode steps that wait as one
+batch, then a bounded amount of prompts; while it runs, more steps gather, which is continuous batching. The
+decode steps of an iteration are answered, and on their way, before its prompts are through.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from p2pinfer.effects import Compute, DropCache, Effect, Message, OpenCache, Send
+from p2pinfer.effects import Compute, DropCache, Effect, ExtendCache, Message, Misbehaved, OpenCache, Send
 from p2pinfer.ids import Contact, PeerId, SessionId, Span
 from p2pinfer.inference.config import HopConfig
-from p2pinfer.inference.hop_session import HopSession
+from p2pinfer.inference.hop_session import HopSession, Reservation
 from p2pinfer.inference.scheduler import Waiting, choose_batch
+from p2pinfer.inference.session_table import SessionTable
 from p2pinfer.wire.messages.inference import (
     CloseSession,
     OpenSession,
@@ -71,9 +73,8 @@ class HopCore:
         self._me = me
         self._config = config
         self._served = served
-        self._sessions: dict[SessionId, HopSession] = {}
-        self._reserved_bytes = 0
-        self._in_work: list[_Work] = []
+        self._sessions = SessionTable(config)
+        self._in_work: deque[list[_Work]] = deque()
         self._closing = False
         self._counts: Counter[str] = Counter()
         self.step_s = 0.0
@@ -92,7 +93,7 @@ class HopCore:
 
     def knows(self, session: SessionId) -> bool:
         """Whether a session of this name is served here."""
-        return session in self._sessions
+        return self._sessions.get(session) is not None
 
     @property
     def session_count(self) -> int:
@@ -117,18 +118,17 @@ class HopCore:
                 session = self._sessions.get(message.session)
                 if session is None or session.place.entry.peer != sender.peer:
                     return []
-                return self._end(session)
+                return self._park(session, now) if message.keep else self._end(session)
         self._counts["ignored"] += 1
         return []
 
     def computed(self, results: tuple[EngineOutput, ...], now: float) -> list[Effect]:
-        """Take the engine's outputs of the batch in work, in its order."""
-        in_work, self._in_work = self._in_work, []
+        """Take the engine's outputs of the oldest batch in work, in its order."""
         effects: list[Effect] = []
         failed: SessionId | None = None
-        for item, output in zip(in_work, results, strict=True):
+        for item, output in zip(self._in_work.popleft(), results, strict=True):
             item.session.computing -= 1
-            if self._sessions.get(item.session.id) is not item.session or failed == item.session.id:
+            if not self._sessions.is_open(item.session) or failed == item.session.id:
                 self._counts["computed_in_vain"] += 1
                 continue
             effects += self._on_output(item, output, now)
@@ -138,7 +138,7 @@ class HopCore:
     def disconnected(self, contact: Contact, now: float) -> list[Effect]:
         """A stream ended: tell entry peers whose session it may have cost a message."""
         effects: list[Effect] = []
-        for session in self._sessions.values():
+        for session in self._sessions:
             if session.place.entry.peer == contact.peer:
                 session.orphaned_at = session.orphaned_at or now
             elif session.downstream.peer == contact.peer:
@@ -148,7 +148,7 @@ class HopCore:
     def tick(self, now: float) -> list[Effect]:
         """Drop the sessions that nobody wants any more."""
         effects: list[Effect] = []
-        for session in [s for s in self._sessions.values() if now >= self._expires_at(s)]:
+        for session in self._sessions.expired(now):
             self._counts["expired"] += 1
             effects += self._end(session)
         return effects
@@ -156,14 +156,18 @@ class HopCore:
     @property
     def deadline(self) -> float | None:
         """When the next session expires."""
-        return min(map(self._expires_at, self._sessions.values()), default=None)
+        return self._sessions.deadline
 
     def statistics(self) -> Mapping[str, Any]:
         """Sessions, memory and counters."""
         return {
             "sessions": len(self._sessions),
-            "reserved_bytes": self._reserved_bytes,
-            "waiting_steps": sum(len(s.waiting) for s in self._sessions.values()),
+            "parked": self._sessions.parked_count,
+            "reserved_bytes": self._sessions.reserved_bytes,
+            "parked_bytes": self._sessions.parked_bytes,
+            "used_bytes": self._sessions.used_bytes,
+            "budget_bytes": self._config.memory_size_bytes_max,
+            "waiting_steps": sum(len(s.waiting) for s in self._sessions),
             "step_s": self.step_s,
             **self._counts,
         }
@@ -173,7 +177,7 @@ class HopCore:
     def _on_open_session(self, sender: Contact, place: OpenSession, now: float) -> list[Effect]:
         refusal = self._refusal(sender, place)
         if refusal:
-            return self._refuse(sender, place, refusal)
+            return self._refuse(sender, place, refusal, now)
         effects: list[Effect] = []
         session = self._sessions.get(place.session)
         if session and session.place.entry.peer != sender.peer:
@@ -185,12 +189,13 @@ class HopCore:
             effects += self._end(session)
             session = None
         if session is None:
-            need = place.positions_max * self._position_size_bytes()
-            is_full = len(self._sessions) >= self._config.session_count_max
-            if is_full or self._reserved_bytes + need > self._config.memory_size_bytes_max:
-                return effects + self._refuse(sender, place, "overloaded")
-            session = self._begin(place, need, now)
-            effects.append(OpenCache(session.id, place.positions_max))
+            admitted = self._admit(place, now)
+            if admitted is None:
+                return effects + self._refuse(sender, place, "overloaded", now)
+            effects += admitted
+            session = self._sessions.get(place.session)
+            if session is None:
+                return effects
         elif place.epoch > session.place.epoch:
             session.move(place)
         session.heard_at = now
@@ -221,27 +226,57 @@ class HopCore:
             return "span"
         return None
 
-    def _refuse(self, sender: Contact, place: OpenSession, code: str) -> list[Effect]:
+    def _refuse(self, sender: Contact, place: OpenSession, code: str, now: float) -> list[Effect]:
         self._counts[f"refused_{code}"] += 1
-        retry_after_ms = round(self._config.retry_after_s * 1000) if code == "overloaded" else 0
+        retry_after_ms = 0
+        if code == "overloaded":
+            need = place.positions_max * self._position_size_bytes()
+            retry_after_ms = round(self._sessions.room_in_s(need, now) * 1000)
         refusal = SessionRefused(
             session=place.session, epoch=place.epoch, code=code, retry_after_ms=retry_after_ms
         )
         return [Send(sender, refusal)]
 
-    def _begin(self, place: OpenSession, reserved_bytes: int, now: float) -> HopSession:
+    def _admit(self, place: OpenSession, now: float) -> list[Effect] | None:
+        """Open a session, in the cache of a parked one where it may; None where there is no room."""
+        parked = self._sessions.parked(place.continues, place.entry.peer)
+        if parked is not None and _continues(parked.place, place):
+            return self._go_on(parked, place, now)
+        if self._sessions.has_cache(place.session):
+            return (
+                None  # the name of a session that another one has gone on from: no honest peer takes it twice
+            )
+        given_up = self._sessions.make_room(place.positions_max * self._position_size_bytes())
+        if given_up is None:
+            return None
         session = HopSession(
             place=place,
-            reserved_bytes=reserved_bytes,
+            reserved=Reservation(place.session, place.positions_max, self._position_size_bytes()),
+            opened_at=now,
             heard_at=now,
             forward_from=0 if place.epoch == 0 else None,
             recent=list(place.recent),
             recent_until=place.sample_from,
         )
-        self._sessions[session.id] = session
-        self._reserved_bytes += reserved_bytes
+        self._sessions.add(session)
         self._counts["opened"] += 1
-        return session
+        effects: list[Effect] = [DropCache(old.reserved.cache) for old in given_up]
+        return [*effects, OpenCache(session.reserved.cache, session.reserved.positions_max)]
+
+    def _go_on(self, parked: HopSession, place: OpenSession, now: float) -> list[Effect] | None:
+        session = parked.continued(place, now)
+        self._sessions.remove(parked)
+        given_up = self._sessions.make_room(session.reserved.size_bytes)
+        if given_up is None:
+            self._sessions.keep(parked)
+            return None
+        self._sessions.add(session)
+        self._counts["opened"] += 1
+        self._counts["continued"] += 1
+        effects: list[Effect] = [DropCache(old.reserved.cache) for old in given_up]
+        if session.reserved != parked.reserved:
+            effects.append(ExtendCache(session.reserved.cache, session.reserved.positions_max))
+        return effects
 
     def _on_resume(self, sender: Contact, message: Resume, now: float) -> list[Effect]:
         session = self._sessions.get(message.session)
@@ -290,8 +325,10 @@ class HopCore:
     def _on_output(self, item: _Work, output: EngineOutput, now: float) -> list[Effect]:
         session = item.session
         if output.error is not None:
-            self._counts["engine_errors"] += 1
             session.drop_next()
+            if output.blames_input and session.upstream is not None:
+                return self._blame(session, session.upstream, output.error)
+            self._counts["engine_errors"] += 1
             return [self._failed(session, "engine", detail=output.error)]
         self._counts["steps"] += 1
         if item.is_alone and item.work.row_count == 1:
@@ -308,6 +345,8 @@ class HopCore:
         """Send one output down the chain: a token to the entry peer, too."""
         if output is None:
             return []
+        if output.session != session.id:  # a session before this one computed it
+            output = replace(output, session=session.id)
         if isinstance(output, Step):
             return [Send(session.downstream, output)]
         effects: list[Effect] = [Send(session.place.entry, output)]
@@ -324,12 +363,12 @@ class HopCore:
         return [Send(session.downstream, output), *effects]
 
     def _maybe_compute(self, now: float) -> list[Effect]:
-        """Start a batch if none is in work and somebody waits."""
+        """Start an iteration if none is in work and somebody waits."""
         if self._in_work or self._served is None:
             return []
         waiting = [
             Waiting(s.id, s.waiting[s.next_step].row_count, s.waiting_since)
-            for s in self._sessions.values()
+            for s in self._sessions
             if s.next_step in s.waiting
         ]
         chosen = choose_batch(
@@ -337,15 +376,24 @@ class HopCore:
             batch_count_max=self._config.batch_count_max,
             prefill_positions_max=self._config.prefill_positions_max,
         )
+        decode: list[_Work] = []
+        rest: list[list[_Work]] = []
         for name in chosen:
-            session = self._sessions[name]
+            session = self._sessions.get(name)
+            if session is None:
+                continue
             run = session.engine_inputs(self._served.span, self._config.run_count_max)
             session.computing = len(run)
-            self._in_work += [_Work(session, work, is_alone=len(run) == 1) for work in run]
-        if not self._in_work:
-            return []
-        self._counts["batches"] += 1
-        return [Compute(tuple(item.work for item in self._in_work))]
+            items = [_Work(session, work, is_alone=len(run) == 1) for work in run]
+            if len(run) == 1 and run[0].row_count == 1:
+                decode += items
+            else:
+                rest.append(items)
+        self._in_work.extend(batch for batch in (decode, *rest) if batch)
+        self._counts["batches"] += len(self._in_work)
+        self._counts["decode_batches"] += bool(decode)
+        self._counts["decode_steps"] += len(decode)
+        return [Compute(tuple(item.work for item in batch)) for batch in self._in_work]
 
     # --- failures and ends ----------------------------------------------------------------------
 
@@ -374,24 +422,34 @@ class HopCore:
         )
         return Send(session.place.entry, failed)
 
-    def _end(self, session: HopSession) -> list[Effect]:
-        del self._sessions[session.id]
-        self._reserved_bytes -= session.reserved_bytes
+    def _blame(self, session: HopSession, peer: PeerId, detail: str) -> list[Effect]:
+        """What came from the hop before is nonsense: the entry peer judges, for either may be lying."""
+        self._counts["nonsense"] += 1
+        effects: list[Effect] = [self._failed(session, "nonsense", peer=peer, detail=detail)]
+        if peer != self._me.peer:
+            effects.append(Misbehaved(peer, detail))
+        return effects
+
+    def _park(self, session: HopSession, now: float) -> list[Effect]:
+        """Keep the cache of a session that is over."""
+        session.stop()
+        session.heard_at = now
+        self._sessions.park(session)
         self._counts["ended"] += 1
-        return [DropCache(session.id)]
+        return []
+
+    def _end(self, session: HopSession) -> list[Effect]:
+        self._sessions.remove(session)
+        self._counts["ended"] += 1
+        return [DropCache(session.reserved.cache)]
 
     def _end_all(self, code: str) -> list[Effect]:
         effects: list[Effect] = []
-        for session in list(self._sessions.values()):
-            effects.append(self._failed(session, code))
+        for session in self._sessions.all():
+            if self._sessions.is_open(session):
+                effects.append(self._failed(session, code))
             effects += self._end(session)
         return effects
-
-    def _expires_at(self, session: HopSession) -> float:
-        idle_at = session.heard_at + self._config.idle_timeout_s
-        if session.orphaned_at is None:
-            return idle_at
-        return min(idle_at, session.orphaned_at + self._config.orphan_timeout_s)
 
     def _position_size_bytes(self) -> int:
         return self._served.position_size_bytes if self._served else 0
@@ -399,6 +457,15 @@ class HopCore:
 
 def _keeps_cache(old: OpenSession, new: OpenSession) -> bool:
     """Whether the hop's part stays what it was, so that its cache stays true."""
+    return _same_part(old, new) and old.positions_max == new.positions_max and old.epoch >= new.fresh_since
+
+
+def _continues(old: OpenSession, new: OpenSession) -> bool:
+    """Whether a session may take over a parked one's cache: the hop does the same part of the same model."""
+    return new.fresh_since == 0 and _same_part(old, new)
+
+
+def _same_part(old: OpenSession, new: OpenSession) -> bool:
     before, after = old.chain[old.index], new.chain[new.index]
     was_last, is_last = old.index == len(old.chain) - 1, new.index == len(new.chain) - 1
     return (
@@ -406,5 +473,4 @@ def _keeps_cache(old: OpenSession, new: OpenSession) -> bool:
         and was_last == is_last
         and (old.index == 0) == (new.index == 0)
         and old.digest == new.digest
-        and old.positions_max == new.positions_max
     )

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from p2pinfer.ids import Contact, PeerId, SessionId, Span
 from p2pinfer.wire.messages.inference import OpenSession, Step, Token
 from p2pinfer.work import EngineInput, EngineOutput, SampleRequest
 
-__all__ = ["HopSession"]
+__all__ = ["HopSession", "Reservation"]
 
 _NOTHING = None
 """Kept for a step that has no output: an early chunk of the prompt at the last hop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What a session may take of the hop's memory, and the cache in the engine that it pays for."""
+
+    cache: SessionId
+    """Its name: that of the session which opened it, which may be one that this one goes on from."""
+    positions_max: int
+    position_size_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        """What all positions may take."""
+        return self.positions_max * self.position_size_bytes
 
 
 @dataclass(slots=True)
 class HopSession:
     """The state of one session at one hop.
 
-    Invariant: `len(kept) == next_step`; every step below `next_step` is in the cache.
+    Invariant: `len(kept) == len(step_rows) == next_step`; every step below `next_step` is in the cache.
     Invariant: every step in `waiting` is at least `next_step`.
     Invariant: `row_count` is at most `place.positions_max`, and with it what is kept and what waits.
     """
 
     place: OpenSession
     """What the entry peer said last."""
-    reserved_bytes: int
+    reserved: Reservation
+    opened_at: float
     heard_at: float
     forward_from: int | None
     """Outputs of steps from here on are sent down the chain; None holds all back until a Resume."""
@@ -35,8 +51,12 @@ class HopSession:
     waiting: dict[int, Step] = field(default_factory=dict)
     waiting_since: float = 0.0
     kept: list[Step | Token | None] = field(default_factory=list)
+    step_rows: list[int] = field(default_factory=list)
+    """Positions of each step in `kept`."""
     row_count: int = 0
     """Positions of all steps taken, computed or waiting: what is kept for a replay never exceeds them."""
+    first_row_count: int = 0
+    """Those among them that a session before this one computed."""
     recent: list[int] = field(default_factory=list)
     recent_until: int = 0
     """The position after the last of `recent`."""
@@ -46,10 +66,12 @@ class HopSession:
         """The session's name."""
         return self.place.session
 
-    @property
-    def position_size_bytes(self) -> int:
-        """What one position may take here."""
-        return self.reserved_bytes // self.place.positions_max
+    def remaining_s(self, now: float) -> float:
+        """When it would reach its last position at the pace it has had so far; 0 before there is a pace."""
+        taken_s = max(now - self.opened_at, 1e-9)
+        rows = self.row_count - self.first_row_count
+        remaining = self.place.positions_max - self.row_count
+        return remaining * taken_s / rows if rows > 0 else 0.0
 
     @property
     def next_step(self) -> int:
@@ -92,7 +114,7 @@ class HopSession:
             and self.row_count + rows <= self.place.positions_max
             and bool(step.tokens) == self.is_first
             and (step.hidden is None) == self.is_first
-            and (step.hidden is None or len(step.hidden.data) <= rows * self.position_size_bytes)
+            and (step.hidden is None or len(step.hidden.data) <= rows * self.reserved.position_size_bytes)
         )
 
     def take(self, step: Step) -> None:
@@ -111,6 +133,34 @@ class HopSession:
             # Another last hop sampled meanwhile: its tokens are known to the entry peer alone.
             self.recent = list(place.recent)
             self.recent_until = place.sample_from
+
+    def continued(self, place: OpenSession, now: float) -> HopSession:
+        """Return the session that goes on from this one's first steps, in its cache.
+
+        It is an object of its own, so that what the engine still computes for this one is not taken for it.
+        """
+        keep = min(place.keep_steps, self.next_step)
+        rows = sum(self.step_rows[:keep])
+        return HopSession(
+            place=place,
+            reserved=replace(
+                self.reserved, positions_max=max(self.reserved.positions_max, place.positions_max)
+            ),
+            opened_at=now,
+            heard_at=now,
+            forward_from=0 if place.epoch == 0 else None,
+            kept=self.kept[:keep],
+            step_rows=self.step_rows[:keep],
+            row_count=rows,
+            first_row_count=rows,
+            recent=list(place.recent),
+            recent_until=place.sample_from,
+        )
+
+    def stop(self) -> None:
+        """Forget the steps that are not computed: nobody waits for them any more."""
+        self.row_count = sum(self.step_rows)
+        self.waiting.clear()
 
     def drop_next(self) -> None:
         """Give the next step up: it could not be computed."""
@@ -141,7 +191,7 @@ class HopSession:
         if self.is_last and step.sample and position >= self.place.sample_from:
             sample = SampleRequest(self.place.sampling, position, tuple(self.recent))
         return EngineInput(
-            session=self.id,
+            session=self.reserved.cache,
             base=step.base,
             tokens=step.tokens,
             hidden=step.hidden,
@@ -161,6 +211,7 @@ class HopSession:
                 session=self.id, step=number, base=work.base, hidden=output.hidden, sample=step.sample
             )
         self.kept.append(message)
+        self.step_rows.append(work.row_count)
         return message
 
     def _token(self, step: int, position: int, token: int) -> Token:

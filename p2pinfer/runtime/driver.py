@@ -21,17 +21,15 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import trio
 
 from p2pinfer.effects import (
-    Compute,
     Core,
     Deliver,
     Disconnect,
-    DropCache,
     Effect,
+    EngineEffect,
     HearsDisk,
     Message,
     Misbehaved,
     Notify,
-    OpenCache,
     Persist,
     Send,
 )
@@ -77,7 +75,7 @@ class Performer(Protocol):
         """Close the stream to a peer, if there is one."""
         ...
 
-    def compute(self, effect: OpenCache | Compute | DropCache) -> None:
+    def compute(self, effect: EngineEffect) -> None:
         """Hand an effect to the engine's worker."""
         ...
 
@@ -283,12 +281,12 @@ class Driver(Generic[C]):
                 self._performer.send(effect.to, effect.message)
             case Disconnect():
                 self._performer.disconnect(effect.peer)
-            case OpenCache() | Compute() | DropCache():
-                self._performer.compute(effect)
             case Deliver() | Notify() | Misbehaved():
                 self._performer.handle(effect)
             case Persist():
                 raise InternalError("a Persist is written by _perform alone")
+            case _:
+                self._performer.compute(effect)
 
 
 @dataclass(frozen=True, slots=True)

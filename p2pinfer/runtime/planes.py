@@ -7,13 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from p2pinfer.effects import (
-    Compute,
     Deliver,
-    DropCache,
+    EngineEffect,
     Message,
     Misbehaved,
     Notify,
-    OpenCache,
     Persist,
     Plane,
 )
@@ -80,7 +78,7 @@ class Planes:
         """Close the stream to a peer."""
         self._streams.disconnect(peer)
 
-    def compute(self, effect: OpenCache | Compute | DropCache) -> None:
+    def compute(self, effect: EngineEffect) -> None:
         """Hand an effect to the engine's thread."""
         if self.worker is not None:
             self.worker.submit(effect)

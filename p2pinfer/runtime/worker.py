@@ -18,14 +18,12 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from p2pinfer.effects import Compute, DropCache, OpenCache
+from p2pinfer.effects import Compute, DropCache, EngineEffect, ExtendCache, OpenCache
 from p2pinfer.engine.api import Engine
 from p2pinfer.errors import P2PInferError
 from p2pinfer.work import EngineInput, EngineOutput
 
-__all__ = ["EngineEffect", "Worker"]
-
-EngineEffect = OpenCache | Compute | DropCache
+__all__ = ["Worker"]
 
 _log = logging.getLogger(__name__)
 
@@ -106,11 +104,13 @@ class Worker:
         self._counts["errors"] += 1
         return tuple(EngineOutput(error=problem) for _ in effect.batch)
 
-    def _change_cache(self, effect: OpenCache | DropCache) -> None:
-        """Open or drop a cache. A failure is told by the engine again for every step that needs the cache."""
+    def _change_cache(self, effect: OpenCache | ExtendCache | DropCache) -> None:
+        """Change a cache. A failure is told by the engine again for every step that needs the cache."""
         try:
             if isinstance(effect, OpenCache):
                 self._engine.open_cache(effect.session, effect.positions_max)
+            elif isinstance(effect, ExtendCache):
+                self._engine.extend_cache(effect.session, effect.positions_max)
             else:
                 self._engine.drop_cache(effect.session)
         except (P2PInferError, MemoryError, ValueError, RuntimeError):

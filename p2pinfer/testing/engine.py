@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from p2pinfer.effects import DropCache, ExtendCache, OpenCache
 from p2pinfer.ids import SessionId
 
 __all__ = ["EngineFactory", "SimEngine", "SimWorker"]
@@ -15,6 +16,10 @@ class SimEngine(Protocol):
 
     def open_cache(self, session: SessionId, positions_max: int) -> None:
         """Make room for a session."""
+        ...
+
+    def extend_cache(self, session: SessionId, positions_max: int) -> None:
+        """Let a session reach more positions."""
         ...
 
     def run(self, batch: tuple[Any, ...]) -> tuple[tuple[Any, ...], float]:
@@ -40,6 +45,15 @@ class SimWorker:
     def __init__(self, engine: SimEngine) -> None:
         self.engine = engine
         self._free_at_s = 0.0
+
+    def change_cache(self, effect: OpenCache | ExtendCache | DropCache) -> None:
+        """Open, extend or drop a session's cache; takes no time."""
+        if isinstance(effect, OpenCache):
+            self.engine.open_cache(effect.session, effect.positions_max)
+        elif isinstance(effect, ExtendCache):
+            self.engine.extend_cache(effect.session, effect.positions_max)
+        else:
+            self.engine.drop_cache(effect.session)
 
     def run(self, batch: tuple[Any, ...], now: float) -> tuple[tuple[Any, ...], float]:
         """Return the results and when they are there."""

@@ -16,15 +16,14 @@ from p2pinfer.effects import (
     Compute,
     Deliver,
     Disconnect,
-    DropCache,
     Effect,
+    EngineEffect,
     HearsDisk,
     HearsEngine,
     HearsStreams,
     Message,
     Misbehaved,
     Notify,
-    OpenCache,
     Persist,
     Plane,
     Send,
@@ -332,12 +331,12 @@ class Host:
             log.misbehaved.append((now, effect.peer, effect.reason))
         elif isinstance(effect, Disconnect):
             self.world.network.streams.disconnect(self, effect.peer)
-        elif isinstance(effect, OpenCache | Compute | DropCache):
+        elif isinstance(effect, EngineEffect):
             self._use_engine(effect)
         else:
             raise InternalError(f"{self.name}: {type(effect).__name__} is no effect that the simulator knows")
 
-    def _use_engine(self, effect: OpenCache | Compute | DropCache) -> None:
+    def _use_engine(self, effect: EngineEffect) -> None:
         worker = self.worker
         if worker is None:
             raise InternalError(f"{self.name} has no engine: add it with world.add(..., engine=factory)")
@@ -345,10 +344,8 @@ class Host:
         if isinstance(effect, Compute):
             results, at = worker.run(effect.batch, self.world.now)
             self.world.push(at, self._computed, (self.life, results))
-        elif isinstance(effect, OpenCache):
-            worker.engine.open_cache(effect.session, effect.positions_max)
         else:
-            worker.engine.drop_cache(effect.session)
+            worker.change_cache(effect)
 
     def _computed(self, life: int, results: tuple[Any, ...]) -> None:
         if life != self.life or not self.up:

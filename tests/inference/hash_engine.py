@@ -27,6 +27,8 @@ class HashEngine:
         self.caches: dict[SessionId, list[list[bytes]]] = {}
         self.computed_rows = 0
         self.fails = False
+        self.lies = False
+        """Whether its hidden states lack their last byte."""
 
     def cache_size_bytes(self, positions_max: int) -> int:
         return positions_max * ROW_SIZE_BYTES
@@ -59,6 +61,8 @@ class HashEngine:
         rows = [token.to_bytes(ROW_SIZE_BYTES, "little") for token in item.tokens]
         if item.hidden is not None:
             data = item.hidden.data
+            if len(data) != item.hidden.shape[0] * ROW_SIZE_BYTES:
+                return EngineOutput(error="hidden states of another size", blames_input=True)
             rows = [data[i : i + ROW_SIZE_BYTES] for i in range(0, len(data), ROW_SIZE_BYTES)]
         self.computed_rows += len(rows)
         for layer in range(layers.start, layers.end):
@@ -66,7 +70,8 @@ class HashEngine:
             rows = [_through(layer, caches[layer], row, len(rows)) for row in rows]
         if layers.end < self.layer_count:
             shape = (len(rows), self.hidden_size)
-            return EngineOutput(hidden=Tensor("f4", shape, b"".join(rows)), duration_s=0.001)
+            data = b"".join(rows)[: -1 if self.lies else None]
+            return EngineOutput(hidden=Tensor("f4", shape, data), duration_s=0.001)
         if item.sample is None:
             return EngineOutput(duration_s=0.001)
         drawn_from = b"%d %d %r" % (item.sample.sampling.seed, item.sample.position, item.sample.recent)

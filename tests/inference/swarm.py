@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from p2pinfer.effects import Effect, Message, Send
@@ -151,12 +151,14 @@ class Swarm:
     def host(self, name: str) -> Host:
         return self.world.hosts[name]
 
-    def ask(self, *, prompt: int = 10, answer: int = 30, seed: int = 1, at: str = "me") -> SessionId:
-        """Open a generation with a prompt of that many tokens at a host."""
+    def ask(
+        self, *, prompt: int | tuple[int, ...] = 10, answer: int = 30, seed: int = 1, at: str = "me"
+    ) -> SessionId:
+        """Open a generation with a prompt, or one of that many tokens, at a host."""
+        if isinstance(prompt, int):
+            prompt = tuple(range(1, prompt + 1))
         sampling = Sampling(token_count_max=answer, seed=seed, repeat_last_n=8)
-        request = Request(
-            digest=DIGEST, layer_count=LAYER_COUNT, prompt=tuple(range(1, prompt + 1)), sampling=sampling
-        )
+        request = Request(digest=DIGEST, layer_count=LAYER_COUNT, prompt=prompt, sampling=sampling)
         call = self.host(at).call(lambda core, now: core.open(request, now))
         session: SessionId = call.value
         return session
@@ -196,14 +198,24 @@ class Swarm:
 
 def unbroken(prompt: int = 10, answer: int = 30, seed: int = 1) -> list[int]:
     """The tokens that one engine with all layers gives, step by step."""
+    shapes = [(base, min(4, prompt - base)) for base in range(0, prompt, 4)]
+    return undisturbed(tuple(range(1, prompt + 1)), shapes, answer=answer, seed=seed)
+
+
+def undisturbed(
+    known: tuple[int, ...], shapes: Sequence[tuple[int, int]], *, answer: int = 30, seed: int = 1
+) -> list[int]:
+    """The tokens that one engine gives after a prompt that is cut into steps of these bases and counts."""
     engine = HashEngine(Span(0, LAYER_COUNT), LAYER_COUNT)
     session = SessionId(b"u" * 16)
+    prompt = len(known)
     engine.open_cache(session, prompt + answer)
     sampling = Sampling(token_count_max=answer, seed=seed, repeat_last_n=8)
-    tokens = list(range(1, prompt + 1))
+    tokens = list(known)
+    steps = deque(shapes)
     base = 0
     while len(tokens) < prompt + answer:
-        rows = tuple(tokens[base : min(base + 4, prompt)] if base < prompt else tokens[base:])
+        rows = tuple(tokens[base : base + steps.popleft()[1]] if steps else tokens[base:])
         position = base + len(rows)
         recent = tuple(tokens[-8:])
         sample = SampleRequest(sampling, position, recent) if position >= prompt else None

@@ -173,10 +173,10 @@ class Bench:
 
 
 def check_hop(hop: HopCore, caches: set[SessionId]) -> None:
-    sessions = list(hop._sessions.values())
+    sessions = hop._sessions.all()
     figures = hop.statistics()
     assert figures["sessions"] == len(sessions) == len(caches)
-    assert figures["reserved_bytes"] == sum(s.reserved_bytes for s in sessions)
+    assert figures["reserved_bytes"] == sum(s.reserved.size_bytes for s in sessions)
     assert figures["reserved_bytes"] <= hop._config.memory_size_bytes_max
     for session in sessions:
         bound = session.place.positions_max
@@ -184,7 +184,7 @@ def check_hop(hop: HopCore, caches: set[SessionId]) -> None:
         assert waiting <= session.row_count <= bound
         assert len(session.kept) + len(session.waiting) <= bound
         held = sum(len(s.hidden.data) for s in session.waiting.values() if s.hidden)
-        assert held <= session.reserved_bytes
+        assert held <= session.reserved.size_bytes
         assert all(number >= session.next_step for number in session.waiting)
         assert len(session.recent) <= max(session.place.sampling.repeat_last_n, 5)
 

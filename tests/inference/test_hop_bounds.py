@@ -21,8 +21,10 @@ def test_steps_that_all_begin_anew_keep_no_more_outputs_than_were_reserved() -> 
     core = opened()
     for number in range(10):
         core.receive(A, step(number, base=0, hidden=rows(8)), 1.0)
-        core.computed((EngineOutput(hidden=OUT),) * len(core._in_work), 1.0)
-    session = core._sessions[SESSION]
+        for batch in list(core._in_work):
+            core.computed((EngineOutput(hidden=OUT),) * len(batch), 1.0)
+    session = core._sessions.get(SESSION)
+    assert session is not None
     assert session.row_count == 16
     assert len(session.kept) == 2
 

@@ -364,3 +364,69 @@ def test_ten_thousand_abandoned_sessions_leave_nothing() -> None:
     assert core.statistics()["sessions"] == 10_000
     assert len(core.tick(120.0)) == 10_000
     assert core.statistics()["sessions"] == core.statistics()["reserved_bytes"] == 0
+
+
+def test_the_decode_steps_of_an_iteration_do_not_wait_for_its_prompts() -> None:
+    core = opened()
+    busy, prompt, decode = (SessionId(letter * 16) for letter in (b"b", b"p", b"d"))
+    for name in (busy, prompt, decode):
+        core.receive(ENTRY, replace(place(), session=name), 0.0)
+    assert len(core.receive(A, replace(step(0), session=busy), 1.0)) == 1
+    core.receive(A, replace(step(0, hidden=Tensor("f4", (3, 1), b"x" * 12)), session=prompt), 1.0)
+    core.receive(A, replace(step(0), session=decode), 1.0)
+    *_, first, second = core.computed((EngineOutput(hidden=OUT),), 2.0)
+    assert isinstance(first, Compute)
+    assert isinstance(second, Compute)
+    assert [work.session for work in first.batch] == [decode]
+    assert [work.session for work in second.batch] == [prompt]
+    (sent,) = core.computed((EngineOutput(hidden=OUT),), 3.0)
+    assert isinstance(sent, Send)
+    assert core.statistics()["waiting_steps"] == 1
+
+
+def test_ten_thousand_abandoned_sessions_leave_nothing_behind() -> None:
+    core = hop(memory_size_bytes_max=50 * 200, session_count_max=100)
+    caches: set[SessionId] = set()
+    now = 0.0
+    opened_count = refused_count = 0
+    for number in range(10_000):
+        name = SessionId(number.to_bytes(16, "big"))
+        effects = core.receive(ENTRY, replace(place(), session=name), now)
+        answer = effects[-1]
+        assert isinstance(answer, Send)
+        opened_count += isinstance(answer.message, SessionReady)
+        refused_count += isinstance(answer.message, SessionRefused)
+        if number % 3 == 0:
+            effects += core.receive(A, replace(step(0), session=name), now)
+        if number % 5 == 0:
+            effects += core.receive(ENTRY, CloseSession(session=name, keep=number % 2 == 0), now)
+        if any(isinstance(effect, Compute) for effect in effects):
+            effects += core.computed((EngineOutput(hidden=OUT),), now)
+        now += 1.0
+        effects += core.tick(now)
+        for effect in effects:
+            if isinstance(effect, OpenCache):
+                caches.add(effect.session)
+            elif isinstance(effect, DropCache):
+                caches.remove(effect.session)
+        assert core.statistics()["reserved_bytes"] <= 50 * 200
+        assert len(caches) <= 50
+    assert opened_count > 3_000
+    assert refused_count > 3_000
+    for effect in core.tick(now + 1e4):
+        assert isinstance(effect, DropCache)
+        caches.remove(effect.session)
+    assert not caches
+    assert core.statistics()["reserved_bytes"] == core.statistics()["parked"] == 0
+    assert core.deadline is None
+
+
+def test_the_wait_of_a_refused_peer_follows_from_the_pace_of_those_inside() -> None:
+    core = opened(hop(memory_size_bytes_max=399))
+    core.receive(A, step(0, hidden=Tensor("f4", (2, 1), b"x" * 8)), 1.0)
+    core.computed((EngineOutput(hidden=OUT),), 1.0)
+    other = replace(place(), session=SessionId(b"t" * 16))
+    (refused,) = core.receive(ENTRY, other, 1.0)
+    assert isinstance(refused, Send)
+    assert isinstance(refused.message, SessionRefused)
+    assert refused.message.retry_after_ms == 9000  # 18 of 20 positions at two a second

@@ -16,6 +16,7 @@ from p2pinfer.effects import (
     Disconnect,
     DropCache,
     Effect,
+    EngineEffect,
     Message,
     Misbehaved,
     Notify,
@@ -91,7 +92,7 @@ class Recorder:
     def disconnect(self, peer: PeerId) -> None:
         self.done.append("disconnect")
 
-    def compute(self, effect: OpenCache | Compute | DropCache) -> None:
+    def compute(self, effect: EngineEffect) -> None:
         self.done.append(type(effect).__name__)
 
     def handle(self, effect: Deliver | Notify | Misbehaved) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from p2pinfer.errors import P2PInferError
 from p2pinfer.ids import SessionId
+from p2pinfer.inference.config import HopConfig
 from p2pinfer.inference.news import GenerationFailed, Sampled
 from p2pinfer.testing import Packet
 from p2pinfer.testing.host import Host
@@ -82,11 +83,14 @@ def check_tokens(
 
 
 def check_nothing_left(swarm: Swarm) -> None:
-    """After the timeouts nobody who lives keeps anything of any session."""
+    """After the timeouts nobody who lives keeps anything of any session, and nothing is open long before."""
     swarm.world.network.heal()
     for host in swarm.world.hosts.values():
         host.resume()
     swarm.world.run_for(QUIET_S)
+    for name, host in swarm.world.hosts.items():
+        assert not host.up or host.core.statistics()["sessions"] == 0, name
+    swarm.world.run_for(HopConfig().parked_timeout_s)
     for name, host in swarm.world.hosts.items():
         if host.up:
             figures = host.core.statistics()

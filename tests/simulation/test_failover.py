@@ -21,7 +21,9 @@ def test_three_hops_give_the_tokens_of_one_peer() -> None:
     swarm.world.run_for(1.0)
     for host in swarm.world.hosts.values():
         assert host.core.statistics()["sessions"] == 0
-        assert host.core.statistics()["reserved_bytes"] == 0
+        assert host.core.statistics()["reserved_bytes"] == host.core.statistics()["parked_bytes"]
+    swarm.world.run_for(700.0)
+    assert all(host.core.statistics()["reserved_bytes"] == 0 for host in swarm.world.hosts.values())
     assert all(not engine.caches for engine in swarm.engines.values())
 
 

@@ -184,3 +184,33 @@ def test_where_others_can_take_over_a_liar_costs_no_token(lie: Lie, who: str) ->
     error = end_of(swarm, session, within_s=200.0)
     assert error is None
     assert swarm.tokens(session) == unbroken()
+
+
+@pytest.mark.parametrize("hop", [0, 1])
+def test_a_hop_that_sends_nonsense_is_replaced_and_its_reporter_is_not(hop: int) -> None:
+    swarm = Swarm(30 + hop)
+    session = swarm.ask()
+    swarm.run_to_token(session, 9)
+    names = swarm.chain_names(session)
+    swarm.engines[names[hop]].lies = True
+    assert swarm.run(session) == unbroken()
+    (recovery,) = swarm.recoveries(session)
+    assert recovery.lost == (swarm.host(names[hop]).contact.peer,)
+    assert [peer for _, peer, _ in swarm.host(names[hop + 1]).log.misbehaved] == list(recovery.lost)
+
+
+def test_a_hop_that_cries_nonsense_of_everybody_is_replaced_itself() -> None:
+    swarm = Swarm(33, copies=3)
+    session = swarm.ask()
+    swarm.run_to_token(session, 9)
+    liar = swarm.chain_names(session)[1]
+
+    def accuse(core: Any, now: float) -> tuple[None, list[Effect]]:
+        served = core.hop._sessions.get(session)
+        return None, core.hop._blame(served, served.upstream, "made up") if served is not None else []
+
+    for _ in range(4):
+        swarm.host(liar).call(accuse)
+        swarm.world.run_for(0.2)
+    assert swarm.run(session) == unbroken()
+    assert swarm.host(liar).contact.peer in {peer for r in swarm.recoveries(session) for peer in r.lost}

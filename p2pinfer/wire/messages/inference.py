@@ -119,6 +119,12 @@ class OpenSession(Message):
     """The first position whose token the entry peer does not know: earlier ones are not sampled again."""
     recent: Annotated[tuple[int, ...], Count(4096)] = ()
     """For the last hop: the tokens right before `sample_from`, at most `repeat_last_n`; else empty."""
+    continues: SessionId | None = None
+    """A parked session of the same entry peer whose cache this one takes over, where it is still here."""
+    keep_steps: Annotated[int, Between(0, POSITIONS_MAX)] = 0
+    """How many of the parked session's first steps are this session's too; the others are void."""
+    fresh_since: Annotated[int, Between(0, 1 << 20)] = 0
+    """A cache from an epoch before this one is void: the session began anew."""
 
 
 @registered
@@ -244,9 +250,10 @@ class Resume(Message):
 @registered
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFailed(Message):
-    """Hop to entry peer: this hop cannot go on. `peer` is who it could not reach, if that is the reason.
+    """Hop to entry peer: this hop cannot go on. `peer` is who is the reason, if that is not the hop itself.
 
     `code` is one of `unknown` (no such session here: expired or restarted), `unreachable` (the next hop),
+    `nonsense` (the hop before sent what no honest hop sends; `detail` says what),
     `engine` (the computation failed; `detail` says how) and `closing` (the hop is shutting down).
     """
 
@@ -263,9 +270,14 @@ class StepFailed(Message):
 @registered
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseSession(Message):
-    """Entry peer to every hop: forget the session and its cache. Not answered; unknown ones are ignored."""
+    """Entry peer to every hop: the session is over. Not answered; unknown ones are ignored.
+
+    The hop forgets the session and its cache, or parks both if asked to `keep`: computes nothing more, gives
+    the room up as soon as another session needs it, and until then lets an OpenSession take them over.
+    """
 
     TAG: ClassVar[int] = 74
     PLANE: ClassVar[Plane] = Plane.STREAM
 
     session: SessionId
+    keep: bool = False
