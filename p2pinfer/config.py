@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 import enum
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,17 @@ import platformdirs
 
 from p2pinfer.errors import ConfigError
 from p2pinfer.ids import Endpoint, Span
+from p2pinfer.readers import (
+    one_of,
+    read_count,
+    read_endpoint,
+    read_path,
+    read_size_bytes,
+    read_span,
+    read_switch,
+    read_text,
+    read_texts,
+)
 
 __all__ = [
     "ANY_HOSTS",
@@ -36,7 +47,6 @@ __all__ = [
     "flag_of",
     "load_config",
     "node_config",
-    "read_size_bytes",
 ]
 
 DEFAULT_PORT = 7946
@@ -44,19 +54,6 @@ DEFAULT_PORT = 7946
 
 ANY_HOSTS = ("0.0.0.0", "::")
 """Hosts that mean every interface: one can listen there, and nobody can send there."""
-
-SIZE_UNITS_BYTES = {
-    "": 1,
-    "b": 1,
-    "kb": 1000,
-    "mb": 1000**2,
-    "gb": 1000**3,
-    "tb": 1000**4,
-    "kib": 1 << 10,
-    "mib": 1 << 20,
-    "gib": 1 << 30,
-    "tib": 1 << 40,
-}
 
 THREADS_COUNT_MAX = 1024
 CACHE_SIZE_BYTES_MIN = 1 << 20
@@ -80,77 +77,18 @@ class Profile(enum.Enum):
     """Peers across the internet, as memberlist's DefaultWANConfig."""
 
 
-def read_size_bytes(value: object) -> int:
-    """Read a size such as 1073741824, "512MiB" or "1.5 GB" as a number of bytes.
-
-    Raises:
-        ValueError: The text is no size; the message says what was expected.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    text = str(value).strip().lower()
-    number = text.rstrip("abcdefghijklmnopqrstuvwxyz ")
-    unit = text[len(number) :].strip()
-    whole, _, fraction = number.partition(".")
-    if not (whole + fraction).isascii() or not (whole + fraction).isdigit() or unit not in SIZE_UNITS_BYTES:
-        raise ValueError(f"{value!r} is not a size: write a number and a unit, as in 512MiB or 2GiB")
-    return int(float(number) * SIZE_UNITS_BYTES[unit])
-
-
-def _read_text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not text: put it in quotes")
-    return value
-
-
-def _read_texts(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ValueError(f'{value!r} is not a list: write ["...", "..."]')
-    return tuple(_read_text(item) for item in value)
-
-
-def _read_path(value: object) -> Path:
-    path = value if isinstance(value, Path) else Path(_read_text(value))
-    if path == Path(""):
-        raise ValueError("the path is empty")
-    return path.expanduser()
-
-
-def _read_endpoint(value: object) -> Endpoint:
-    return value if isinstance(value, Endpoint) else Endpoint.parse(_read_text(value))
-
-
-def _read_span(value: object) -> Span | None:
-    if isinstance(value, Span) or value is None:
-        return value
-    return None if value == "auto" else Span.parse(_read_text(value))
-
-
-def _read_count(value: object) -> int:
-    text = str(value)
-    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise ValueError(f"{value!r} is not a whole number of 0 or more")
-    return int(text)
-
-
 def _read_profile(value: object) -> Profile:
     if isinstance(value, Profile):
         return value
-    return Profile(_one_of(value, [profile.value for profile in Profile]))
-
-
-def _one_of(value: object, choices: Collection[str]) -> str:
-    if value not in choices:
-        raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
-    return str(value)
+    return Profile(one_of(value, [profile.value for profile in Profile]))
 
 
 def _read_engine(value: object) -> str:
-    return _one_of(value, ENGINES)
+    return one_of(value, ENGINES)
 
 
 def _read_log_level(value: object) -> str:
-    return _one_of(value, LOG_LEVELS)
+    return one_of(value, LOG_LEVELS)
 
 
 def _about(read: Callable[[object], Any], text: str, *, flag: str = "", metavar: str = "") -> dict[str, Any]:
@@ -168,12 +106,12 @@ class NodeConfig:
 
     name: str = field(
         default="",
-        metadata=_about(_read_text, "What people call this node, at most 63 bytes. Default: its id."),
+        metadata=_about(read_text, "What people call this node, at most 63 bytes. Default: its id."),
     )
     listen: Endpoint = field(
         default=Endpoint("0.0.0.0", DEFAULT_PORT),
         metadata=_about(
-            _read_endpoint,
+            read_endpoint,
             "Address and port to listen on, UDP and TCP alike. 0.0.0.0 means every interface; port 0 lets "
             "the system choose a free one.",
             metavar="HOST:PORT",
@@ -182,7 +120,7 @@ class NodeConfig:
     advertise: Endpoint | None = field(
         default=None,
         metadata=_about(
-            _read_endpoint,
+            read_endpoint,
             "Where other peers reach this node, if that is not the listen address: behind a NAT, in a "
             "container. Port 0 stands for the port listened on. Default: the listen address, or for 0.0.0.0 "
             "the address this machine uses towards the internet.",
@@ -192,7 +130,7 @@ class NodeConfig:
     join: tuple[str, ...] = field(
         default=(),
         metadata=_about(
-            _read_texts,
+            read_texts,
             "An invite of the swarm to join, or, for a node that is a member already, the address "
             "(HOST:PORT) of another; there may be several. None: the node goes back to the swarm of its "
             "data directory, or founds one.",
@@ -202,18 +140,27 @@ class NodeConfig:
     model: str = field(
         default="",
         metadata=_about(
-            _read_text,
+            read_text,
             "The model to serve, as in smollm2:135m. Empty: serve no layers, only take requests.",
+        ),
+    )
+    pull: bool = field(
+        default=True,
+        metadata=_about(
+            read_switch,
+            "Whether a model that is not on this machine is pulled. With --no-pull the node does not start "
+            "then, and says how to get it.",
+            flag="--no-pull",
         ),
     )
     file: Path | None = field(
         default=None,
-        metadata=_about(_read_path, "A GGUF file to serve, in place of a pulled model.", metavar="PATH"),
+        metadata=_about(read_path, "A GGUF file to serve, in place of a pulled model.", metavar="PATH"),
     )
     span: Span | None = field(
         default=None,
         metadata=_about(
-            _read_span,
+            read_span,
             'The layers to serve: "auto" lets the peers share them out; start:end is half-open, so 0:10 '
             "means layers 0 to 9.",
             metavar="auto|START:END",
@@ -222,7 +169,7 @@ class NodeConfig:
     data_dir: Path = field(
         default_factory=lambda: Path(platformdirs.user_data_dir("p2pinfer", appauthor=False)),
         metadata=_about(
-            _read_path,
+            read_path,
             "Where the node keeps its key, its membership and its state. Every node on a machine needs its "
             "own.",
             metavar="DIR",
@@ -231,7 +178,7 @@ class NodeConfig:
     cache_dir: Path = field(
         default_factory=lambda: Path(platformdirs.user_cache_dir("p2pinfer", appauthor=False)),
         metadata=_about(
-            _read_path,
+            read_path,
             "Where pulled models are kept. Nodes on one machine may share it.",
             metavar="DIR",
         ),
@@ -239,7 +186,7 @@ class NodeConfig:
     threads: int = field(
         default=0,
         metadata=_about(
-            _read_count,
+            read_count,
             "Threads that compute, 0 to 1024. 0 leaves the choice to the engine.",
             metavar="N",
         ),

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"ids", "errors", "effects", "config", "addresses"}
+BOTTOM = {"ids", "errors", "effects", "readers", "config", "addresses"}
 SIGNED = {"identity", "membership", "wire", "work"}
 CORES = {"swim", "dht", "raft", "inference"}
 NUMBERS = {"engine", "models"}
@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ids": set(),
     "errors": {"ids"},
     "effects": {"ids", "errors"},
-    "config": {"ids", "errors"},
+    "readers": {"ids"},
+    "config": {"ids", "errors", "readers"},
     "addresses": {"ids", "errors", "config"},
     # What is signed, and how it becomes bytes.
     "identity": BOTTOM | SIGNED,

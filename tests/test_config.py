@@ -12,9 +12,10 @@ import pytest
 
 from p2pinfer.addresses import advertised_endpoint
 from p2pinfer.cli.settings_page import settings_page
-from p2pinfer.config import NodeConfig, Profile, load_config, node_config, read_size_bytes
+from p2pinfer.config import NodeConfig, Profile, load_config, node_config
 from p2pinfer.errors import ConfigError
 from p2pinfer.ids import Endpoint, Span
+from p2pinfer.readers import read_size_bytes
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,6 +34,7 @@ def test_every_field_can_come_from_a_file(tmp_path: Path) -> None:
         'name = "cellar"\nlisten = "[::1]:0"\nadvertise = "10.0.0.5:7946"\njoin = ["10.0.0.6:7946"]\n'
         'model = "smollm2:135m"\nfile = "a.gguf"\nspan = "3:9"\ndata_dir = "d"\ncache_dir = "~/c"\n'
         'threads = 2\ncache_size_bytes_max = "2GiB"\nprofile = "wan"\nengine = "numpy"\nlog_level = "debug"\n'
+        "pull = false\n"
     )
     assert load_config(path) == NodeConfig(
         name="cellar",
@@ -40,6 +42,7 @@ def test_every_field_can_come_from_a_file(tmp_path: Path) -> None:
         advertise=Endpoint("10.0.0.5", 7946),
         join=("10.0.0.6:7946",),
         model="smollm2:135m",
+        pull=False,
         file=Path("a.gguf"),
         span=Span(3, 9),
         data_dir=Path("d"),
@@ -94,6 +97,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         ({"join": ["a b"]}, "join = 'a b'"),
         ({"join": ["1.2.3.4:5"], "advertise": "1.2.3.4:5"}, "another node"),
         ({"advertise": "0.0.0.0:1"}, "advertise = .* others can send to"),
+        ({"pull": "no"}, "pull: 'no' is neither true nor false"),
         ({"file": ""}, "file: the path is empty"),
         ({"data_dir": 3}, "data_dir: 3 is not text"),
     ],
