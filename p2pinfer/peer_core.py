@@ -165,6 +165,11 @@ class PeerCore:
         deadlines = [c.deadline for c in (self.entry, self.hop, self.swim, self.dht)]
         return min((d for d in deadlines if d is not None), default=None)
 
+    @property
+    def holding(self) -> Holding | None:
+        """What this peer serves; its record says so a moment later."""
+        return self._holding
+
     def round_trip_s(self, peer: PeerId) -> float | None:
         """The measured round trip to a member, smoothed; None before the first probe."""
         return self._round_trips_s.get(peer)

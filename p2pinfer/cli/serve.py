@@ -68,13 +68,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser = LineParser(prog="python -m p2pinfer.node", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; flags go over it")
     for setting in dataclasses.fields(NodeConfig):
-        options: dict[str, Any] = {"action": "append"} if setting.name == "join" else {}
         default = default_text(setting)
+        options: dict[str, Any] = {"metavar": setting.metadata["metavar"] or setting.name.upper()}
+        if isinstance(setting.default, bool):
+            options = {"action": "store_const", "const": not setting.default}
+            default = ""
+        elif setting.name == "join":
+            options["action"] = "append"
         parser.add_argument(
             flag_of(setting),
             dest=setting.name,
             default=argparse.SUPPRESS,
-            metavar=setting.metadata["metavar"] or setting.name.upper(),
             help=setting.metadata["help"].replace("%", "%%") + (f" (default: {default})" if default else ""),
             **options,
         )

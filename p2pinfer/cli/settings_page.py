@@ -45,6 +45,8 @@ def default_text(setting: dataclasses.Field[Any]) -> str:
         return "auto"
     if value in (None, "", ()):
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     return size_text(value) if "size_bytes" in setting.name else str(getattr(value, "value", value))
 
 

@@ -144,10 +144,13 @@ class ModelStore:
         progress(PullProgress("done", total, total))
         return path
 
-    def import_file(self, path: Path, name: str | None = None) -> Manifest:
+    def import_file(
+        self, path: Path, name: str | None = None, progress: OnProgress = lambda _: None
+    ) -> Manifest:
         """Register a GGUF file where it lies; it must stay there unchanged.
 
         Without a name it gets the catalogue's if it is a file of that, else one made of its file name.
+        `progress` hears how much of a file that was not seen before is read for its digest.
 
         Raises:
             ModelError: There is no such file, or it is no model that is supported.
@@ -157,7 +160,7 @@ class ModelStore:
         where = path.expanduser().absolute()
         with GGUFFile.open(where) as file:
             config = ModelConfig.from_gguf(file)
-        size_bytes, sha256 = self._digest(where)
+        size_bytes, sha256 = self._digest(where, progress)
         twins = (known.manifest for known in self._catalogue.values())
         twin = next((manifest for manifest in twins if manifest.sha256 == sha256), None)
         if name is not None:
@@ -271,7 +274,7 @@ class ModelStore:
             shutil.rmtree(workplace, ignore_errors=True)
         return home / manifest.file_name
 
-    def _digest(self, path: Path) -> tuple[int, str]:
+    def _digest(self, path: Path, progress: OnProgress) -> tuple[int, str]:
         """Size and SHA-256 of a file, computed anew only when size or time of change differ."""
         with storage_errors(f"{path} cannot be read"):
             state = path.stat()
@@ -283,7 +286,8 @@ class ModelStore:
                 return state.st_size, cached["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             pass  # no cache, or not one of ours: it is only a cache
-        sha256 = sha256_of(path)
+        total = state.st_size
+        sha256 = sha256_of(path, lambda done: progress(PullProgress("verifying", done, total)))
         write_whole(cache, json.dumps({"key": key, "sha256": sha256}))
         return state.st_size, sha256
 

@@ -39,9 +39,11 @@ from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.entry_model import EntryModel
 from p2pinfer.runtime.home import make_invite, open_home
 from p2pinfer.runtime.joining import join_swarm
+from p2pinfer.runtime.load import Load
 from p2pinfer.runtime.nurseries import hold_tasks, unwrapped
 from p2pinfer.runtime.planes import Inputs
-from p2pinfer.runtime.serving import choose_own_span, find_local_model, load_span, served_span
+from p2pinfer.runtime.progress import Activity, OnProgress, Phase
+from p2pinfer.runtime.serving import load_own_span
 from p2pinfer.runtime.sockets import Sockets, open_sockets
 from p2pinfer.runtime.status import describe_holding, peer_status
 from p2pinfer.runtime.worker import Worker
@@ -63,10 +65,12 @@ _GREEDY = Sampling()
 class Peer:
     """A running peer; made by `open_peer`."""
 
-    def __init__(self, parts: Parts, nursery: trio.Nursery) -> None:
+    def __init__(self, parts: Parts, nursery: trio.Nursery, activity: Activity) -> None:
         self._parts = parts
         self._nursery = nursery
+        self._activity = activity
         self._started_at = parts.clock.now()
+        self._load = Load(self._started_at)
         self._token = trio.lowlevel.current_trio_token()
         self._news: dict[SessionId, trio.MemorySendChannel[News]] = {}
         self._entry_models: dict[bytes, EntryModel] = {}
@@ -160,26 +164,15 @@ class Peer:
         if parts.planes.worker is not None:
             raise LocalProtocolError("this peer serves a span already: open another peer for the other one")
         worker = parts.planes.worker = Worker(engine, Inputs(parts.driver).on_computed)
+        worker.on_batch = lambda batch, took_s: self._load.batch_done(batch, took_s, parts.clock.now())
         await self._nursery.start(worker.run)
         await parts.driver.call(lambda core, now: (None, core.serve(served, model, now)))
+        self._activity.enter(Phase.SERVING)
 
     def status(self) -> dict[str, Any]:
-        """This peer, whom it knows and what they hold, as plain data."""
-        parts = self._parts
-        status = peer_status(
-            parts.core,
-            name=parts.config.name,
-            swarm=str(parts.home.swarm.id),
-            uptime_s=parts.clock.now() - self._started_at,
-        )
-        status["statistics"] = {
-            **status["statistics"],
-            "driver": parts.driver.statistics(),
-            "datagrams": parts.datagrams.statistics(),
-            "streams": parts.streams.statistics(),
-            "planes": parts.planes.statistics(),
-        }
-        return status
+        """This peer, whom it knows and what they hold, as plain data: `docs/cli.md` lists the keys."""
+        uptime_s = self._parts.clock.now() - self._started_at
+        return peer_status(self._parts, self._activity, self._load, uptime_s=uptime_s)
 
     async def wait_closed(self) -> None:
         """Wait until the peer has ended."""
@@ -195,6 +188,7 @@ class Peer:
             session, effects = core.open(request, now)
             # Before the effects are performed: the first news may come with them.
             self._news[session] = sender
+            self._activity.prompts[session] = (0, len(request.prompt))
             opened.append(session)
             return session, effects
 
@@ -207,6 +201,7 @@ class Peer:
 
     def _cancel(self, session: SessionId) -> None:
         self._news.pop(session, None)
+        self._activity.prompts.pop(session, None)
         self._parts.driver.put(lambda core, now: core.cancel(session, now))
 
     def _cancel_soon(self, session: SessionId) -> None:
@@ -276,7 +271,10 @@ class Peer:
             self._cancel(item.session)
         if isinstance(item, GenerationFailed) or (isinstance(item, Sampled) and item.final):
             self._news.pop(item.session, None)
+        if isinstance(item, GenerationFailed | Sampled):
+            self._activity.prompts.pop(item.session, None)
         if isinstance(item, Recovered):
+            self._load.recovered(item.stall_s, self._parts.clock.now())
             lost = ", ".join(peer.short for peer in item.lost) or "nobody"
             _log.info("a session goes on after %.0f ms, replacing %s", item.stall_s * 1000, lost)
 
@@ -289,19 +287,9 @@ class Peer:
 
     async def _serve_own_span(self) -> None:
         """Load the span that this peer is told to serve, and tell the swarm."""
-        parts = self._parts
-        model = await trio.to_thread.run_sync(find_local_model, parts.store, parts.config)
-        if model is None:
-            return
-        held = [
-            record.holding.span
-            for record in parts.core.swim.alive()
-            if record.holding is not None and record.holding.digest == model.manifest.digest
-        ]
-        span = await trio.to_thread.run_sync(choose_own_span, model, parts.config.span, held)
-        engine = await trio.to_thread.run_sync(load_span, model, span, parts.config)
-        served = await trio.to_thread.run_sync(served_span, model, engine)
-        await self.serve(engine, served, model.name)
+        loaded = await load_own_span(self._parts, self._activity)
+        if loaded is not None:
+            await self.serve(loaded.engine, loaded.served, loaded.model_name)
 
     async def _remember_members(self) -> None:
         """Keep the addresses of live members, so that a peer that was killed finds back by itself."""
@@ -324,6 +312,7 @@ class Peer:
     async def _leave(self) -> None:
         """Say goodbye, and give the word a moment to get around; also while being cancelled."""
         parts = self._parts
+        self._activity.enter(Phase.DRAINING)
         self._fail_all()
         with trio.move_on_after(LEAVE_TIMEOUT_S, shield=True):
             try:
@@ -336,17 +325,21 @@ class Peer:
 
 
 @asynccontextmanager
-async def open_peer(config: NodeConfig | None = None, **settings: Any) -> AsyncIterator[Peer]:
+async def open_peer(
+    config: NodeConfig | None = None, *, on_progress: OnProgress | None = None, **settings: Any
+) -> AsyncIterator[Peer]:
     """Start a peer: join or found a swarm, load its layers, serve. Leaving the block leaves the swarm.
 
     Args:
         config: The settings of a node, as the node program has them.
+        on_progress: Told how far the start is: pulling the model, loading layers. Must not wait.
         settings: The same by name, where no config is given: `model="smollm2:135m", join=[invite]`.
 
     Raises:
         ConfigError: A setting is wrong, or the port is taken.
-        ModelError: The model is not here or cannot be used.
+        ModelError: The model is not here and cannot be pulled, or it cannot be used.
         PeerUnreachable: Nobody answers at the addresses given.
+        UnavailableError: The model was to be pulled, and the package index cannot be reached.
         RemoteProtocolError: A kind of it: who answers is of another swarm, or refuses us.
     """
     config = config or node_config(settings)
@@ -361,7 +354,7 @@ async def open_peer(config: NodeConfig | None = None, **settings: Any) -> AsyncI
             tasks = await nursery.start(hold_tasks)
             try:
                 await trio.lowlevel.checkpoint_if_cancelled()
-                peer = Peer(compose(config, home, clock, disk, sockets), tasks)
+                peer = Peer(compose(config, home, clock, disk, sockets), tasks, Activity(on_progress))
                 async with _running(peer, sockets, tasks):
                     yield peer
             finally:
@@ -377,11 +370,12 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
         await parts.driver.call(lambda core, now: (None, core.set_name(parts.config.name, now)))
         await tasks.start(parts.datagrams.run)
         await tasks.start(parts.streams.run, sockets.listeners)
+        # Before the long work: who asks this node meanwhile hears what it does.
+        node = {"endpoint": str(peer.endpoint), "peer_id": str(peer.id), "swarm": str(parts.home.swarm.id)}
+        write_node_file(parts.config.node_path, node)
         await join_swarm(parts, peer._joined)
         await peer._serve_own_span()
         tasks.start_soon(peer._remember_members)
-        node = {"endpoint": str(peer.endpoint), "peer_id": str(peer.id), "swarm": str(parts.home.swarm.id)}
-        write_node_file(parts.config.node_path, node)
         yield
     finally:
         parts.config.node_path.unlink(missing_ok=True)

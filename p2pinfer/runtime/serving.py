@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import trio
+
 from p2pinfer.config import NodeConfig
 from p2pinfer.engine.api import Engine
-from p2pinfer.errors import ConfigError
+from p2pinfer.errors import ConfigError, ModelNotFound
 from p2pinfer.ids import Span
 from p2pinfer.inference.hop_core import ServedSpan
 from p2pinfer.inference.placement import choose_span
@@ -17,9 +21,11 @@ from p2pinfer.loading import load_engine
 from p2pinfer.models.architectures import ModelConfig
 from p2pinfer.models.gguf import GGUFFile
 from p2pinfer.models.manifest import Manifest
-from p2pinfer.models.store import ModelStore
+from p2pinfer.models.store import ModelStore, PullProgress
+from p2pinfer.runtime.composition import Parts
+from p2pinfer.runtime.progress import Activity, Phase, Progress
 
-__all__ = ["LocalModel", "find_local_model", "load_span", "served_span"]
+__all__ = ["LoadedSpan", "LocalModel", "find_local_model", "load_own_span", "load_span", "served_span"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,17 +46,80 @@ class LocalModel:
         return self.manifest.full_name
 
 
-def find_local_model(store: ModelStore, config: NodeConfig) -> LocalModel | None:
-    """Return the model that a node is told to serve; None if it serves none. Blocks on the disk.
+@dataclass(frozen=True, slots=True)
+class LoadedSpan:
+    """A span in memory, ready to be served."""
+
+    engine: Engine
+    served: ServedSpan
+    model_name: str
+
+
+Report = Callable[[Progress], None]
+"""Told how far blocking work is; may end it by raising."""
+
+
+async def load_own_span(parts: Parts, activity: Activity) -> LoadedSpan | None:
+    """Load the span that this peer is told to serve; None if it serves none.
+
+    Args:
+        parts: The peer's.
+        activity: Told what is being done, and how far it is.
+
+    Raises:
+        ConfigError: The span goes beyond the model.
+        ModelError: The model is not here and is not to be pulled, or it cannot be used.
+        UnavailableError: The model was to be pulled, and the package index cannot be reached.
+    """
+    store, config = parts.store, parts.config
+    if config.file is None and not config.model:
+        activity.enter(Phase.READY)
+        return None
+    if config.pull and await trio.to_thread.run_sync(_is_missing, store, config):
+        activity.enter(Phase.PULLING)
+        await trio.to_thread.run_sync(_pull, store, config.model, activity.report)
+    activity.enter(Phase.LOADING)
+    model = await trio.to_thread.run_sync(find_local_model, store, config, activity.report)
+    held = [
+        record.holding.span
+        for record in parts.core.swim.alive()
+        if record.holding is not None and record.holding.digest == model.manifest.digest
+    ]
+    span = await trio.to_thread.run_sync(choose_own_span, model, config.span, held)
+    engine = await trio.to_thread.run_sync(load_span, model, span, config, activity.report)
+    served = await trio.to_thread.run_sync(served_span, model, engine)
+    return LoadedSpan(engine, served, model.name)
+
+
+def _is_missing(store: ModelStore, config: NodeConfig) -> bool:
+    if config.file is not None:
+        return False
+    try:
+        store.manifest_of(config.model)
+    except ModelNotFound:
+        return True
+    return False
+
+
+def _pull(store: ModelStore, name: str, report: Report) -> None:
+    _log.info("the model %s is not here: pulling it", name)
+    store.pull(name, _byte_report(f"pulling {name}", report))
+
+
+def _byte_report(what: str, report: Report) -> Callable[[PullProgress], None]:
+    return lambda news: report(Progress(f"{what}: {news.phase}", news.done, news.total, "bytes"))
+
+
+def find_local_model(store: ModelStore, config: NodeConfig, report: Report) -> LocalModel:
+    """Return the model that a node is told to serve. Blocks on the disk.
 
     Raises:
         ModelError: The file is not there or cannot be used; the message says how to get it.
     """
     if config.file is not None:
-        manifest = store.import_file(config.file, config.model or None)
+        progress = _byte_report(f"reading {config.file.name}", report)
+        manifest = store.import_file(config.file, config.model or None, progress)
         return LocalModel(manifest, store.path_of(manifest.full_name))
-    if not config.model:
-        return None
     manifest = store.manifest_of(config.model)
     return LocalModel(manifest, store.path_of(config.model))
 
@@ -74,20 +143,23 @@ def choose_own_span(model: LocalModel, wanted: Span | None, held: list[Span]) ->
     return wanted
 
 
-def load_span(model: LocalModel, span: Span, config: NodeConfig) -> Engine:
+def load_span(model: LocalModel, span: Span, config: NodeConfig, report: Report) -> Engine:
     """Read the span's tensors into an engine. Blocks for as long as that takes.
 
     Raises:
         ModelError: The file cannot be used.
     """
+    work = f"loading layers {span.start}:{span.end} of {model.name}"
+    started_s = time.perf_counter()
 
     def progress(done: int, total: int) -> None:
-        if done == total or done % max(1, total // 4) == 0:
-            _log.info("loading layers %s of %s: %d of %d tensors", span, model.name, done, total)
+        report(Progress(work, done, total, "tensors"))
 
-    return load_engine(
+    engine = load_engine(
         model.path, span, engine=config.engine, threads=config.threads or None, progress=progress
     )
+    _log.info("%s took %.1f s", work, time.perf_counter() - started_s)
+    return engine
 
 
 def served_span(model: LocalModel, engine: Engine) -> ServedSpan:

@@ -92,6 +92,7 @@ def test_flags_become_settings_and_only_those_given() -> None:
     line = ["--listen", "127.0.0.1:0", "--join", "p2pinfer:a", "--join", "b:1", "--cache-size", "2GiB"]
     chosen = chosen_settings(make_parser().parse_args(line))
     assert set(chosen) == {"listen", "join", "cache_size_bytes_max"}
+    assert load_config(None, chosen_settings(make_parser().parse_args(["--no-pull"]))).pull is False
     config = load_config(None, chosen)
     assert config.listen == Endpoint("127.0.0.1", 0)
     assert config.join == ("p2pinfer:a", "b:1")

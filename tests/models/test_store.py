@@ -232,12 +232,15 @@ def test_a_digest_is_computed_once(
 ) -> None:
     computed: list[Path] = []
 
-    def counting(path: Path) -> str:
+    def counting(path: Path, on_progress: Callable[[int], None]) -> str:
         computed.append(path)
-        return sha256_of(path)
+        return sha256_of(path, on_progress)
 
     monkeypatch.setattr(store_module, "sha256_of", counting)
-    first = store.import_file(source.model, "a")
+    told: list[PullProgress] = []
+    first = store.import_file(source.model, "a", told.append)
+    size_bytes = source.model.stat().st_size
+    assert told[-1] == PullProgress("verifying", size_bytes, size_bytes)
     assert store.import_file(source.model, "b").digest == first.digest
     assert len(computed) == 1
     write_tiny_llama(source.model, layers=1, hidden=32, heads=1, kv_heads=1, seed=9)
