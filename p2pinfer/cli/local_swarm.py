@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +81,8 @@ class LocalSwarm:
     directory: Path
     cache_dir: Path
     model: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """What every node is told beside its place, as in a settings file: engine, threads ..."""
     nodes: list[LocalNode] = field(default_factory=list)
 
     def start(self, span: Span) -> LocalNode:
@@ -97,6 +99,7 @@ class LocalSwarm:
             "cache_dir": str(self.cache_dir),
             "profile": "local",
             "threads": 1,
+            **self.settings,
         }
         config = directory / "node.toml"
         # The invite is a secret: in a file of ours, and not where `ps` shows it.
@@ -172,9 +175,16 @@ def _holder_count(peer: Peer) -> int:
 
 @asynccontextmanager
 async def open_swarm(
-    spans: Sequence[Span], *, model: str, cache_dir: Path, wait: bool = True
+    spans: Sequence[Span],
+    *,
+    model: str,
+    cache_dir: Path,
+    wait: bool = True,
+    settings: Mapping[str, object] | None = None,
 ) -> AsyncIterator[LocalSwarm]:
     """Start a peer without layers in this process and one node process for each span.
+
+    `settings` are what every node is told beside its place: engine, threads ...
 
     Raises:
         UnavailableError: A node did not start.
@@ -192,7 +202,7 @@ async def open_swarm(
             profile=Profile.LOCAL,
         )
         async with open_peer(config) as peer:
-            swarm = LocalSwarm(peer, directory, cache_dir, model)
+            swarm = LocalSwarm(peer, directory, cache_dir, model, settings or {})
             try:
                 for span in spans:
                     swarm.start(span)
