@@ -125,9 +125,11 @@ async def test_a_node_that_loads_can_be_asked(
 
     seen: list[dict[str, Any]] = []
     monkeypatch.setattr(serving, "load_engine", load_when_asked)
-    async with trio.open_nursery() as nursery:
-        async with open_peer(config, on_progress=lambda _: nursery.start_soon(ask)) as peer:
-            assert peer.status()["phase"] == "serving"
+    async with (
+        trio.open_nursery() as nursery,
+        open_peer(config, on_progress=lambda _: nursery.start_soon(ask)) as peer,
+    ):
+        assert peer.status()["phase"] == "serving"
     (status,) = seen
     assert (status["phase"], status["span"]) == ("loading", None)
     assert status["progress"]["percent"] == 34.0
