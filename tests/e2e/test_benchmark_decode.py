@@ -1,4 +1,4 @@
-"""The benchmark beside llama.cpp with a tiny model: all that it measures runs, and its figures fit together."""
+"""The benchmark beside llama.cpp with a tiny model: all of it runs, and its figures fit together."""
 
 from __future__ import annotations
 

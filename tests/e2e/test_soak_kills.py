@@ -10,14 +10,17 @@ import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.soak]
 
-KILLS_COUNT = 50
+KILLS_COUNT = 100
+STOPS_COUNT = 20
 
 
-def test_fifty_kills_change_no_text(capsys: pytest.CaptureFixture[str]) -> None:
-    command = [sys.executable, "-m", "benchmarks.kills", "--json", "--kills", str(KILLS_COUNT)]
+def test_a_hundred_kills_and_twenty_stops_change_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = ["--kills", str(KILLS_COUNT), "--stops", str(STOPS_COUNT)]
+    command = [sys.executable, "-m", "benchmarks.kills", "--json", *counts]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     with capsys.disabled():
         print(done.stdout)
     result = json.loads(done.stdout)
-    assert result["kills"] == KILLS_COUNT
-    assert result["equal"] == KILLS_COUNT
+    assert result["failures"] == KILLS_COUNT + STOPS_COUNT
+    assert result["equal"] == KILLS_COUNT + STOPS_COUNT
+    assert result["killed"]["count"] == KILLS_COUNT
