@@ -21,12 +21,12 @@ from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.core import DhtCore
 from p2pinfer.dht.keyspace import key_of
 from p2pinfer.effects import Effect, Message, Notify, Send
-from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId
+from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId, Span
 from p2pinfer.inference.config import EntryConfig, HopConfig
 from p2pinfer.inference.entry_core import EntryCore
 from p2pinfer.inference.generation import Request
 from p2pinfer.inference.hop_core import HopCore, ServedSpan
-from p2pinfer.inference.planner import Holder
+from p2pinfer.inference.planner import Holder, missing_layers
 from p2pinfer.swim.config import SwimConfig
 from p2pinfer.swim.core import SwimCore
 from p2pinfer.swim.news import MemberDead, MemberJoined, MemberLeft, MemberUpdated, RoundTrip
@@ -81,6 +81,8 @@ class PeerCore:
         self._holding: Holding | None = None
         self._announced_at = now
         self._round_trips_s: dict[PeerId, float] = {}
+        self._holders: dict[bytes, list[Holder]] = {}
+        self._has_handed_over = False
 
     # --- commands -----------------------------------------------------------------------------
 
@@ -118,6 +120,56 @@ class PeerCore:
         effects = self._carry(effects + puts, now)
         self._plan_with_holders()
         return effects
+
+    def drain(self, now: float) -> list[Effect]:
+        """Prepare to stop serving without anybody noticing: see `is_drained`.
+
+        New sessions go elsewhere from now on. The open ones are asked to move as soon as other peers, who do
+        not drain as well, hold all layers that this one holds.
+        """
+        if self._holding is None or self._holding.draining:
+            return []
+        self._holding = replace(self._holding, draining=True)
+        effects = self.swim.set_holding(self._holding, now)
+        self._plan_with_holders()
+        return self._carry(effects + self._maybe_hand_over(now), now)
+
+    def resume(self, now: float) -> list[Effect]:
+        """Serve on: `drain` is taken back."""
+        if self._holding is None or not self._holding.draining:
+            return []
+        self._holding = replace(self._holding, draining=False)
+        self._has_handed_over = False
+        self.hop.reopen()
+        effects = self.swim.set_holding(self._holding, now)
+        self._plan_with_holders()
+        return self._carry(effects, now)
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether this peer may go: it drains, others hold its layers, and no session is left."""
+        return self._has_handed_over and not self.hop.session_count
+
+    def lacking(self) -> tuple[Span, ...]:
+        """The layers held here that no other peer holds which is not about to stop."""
+        held = self._holding
+        if held is None:
+            return ()
+        others = [
+            holder.span
+            for holder in self._holders.get(held.digest, ())
+            if holder.peer != self.contact.peer and not holder.draining and holder.span.overlaps(held.span)
+        ]
+        return missing_layers(others, held.span)
+
+    def move(self, session: SessionId, away: PeerId, to: PeerId | None, now: float) -> list[Effect]:
+        """Let another holder take over a peer's part of a session that was opened here.
+
+        Raises:
+            LocalProtocolError: There is no such session, or the peer has no place in it.
+            NoChain: Nobody else holds these layers.
+        """
+        return self._carry(self.entry.move(session, away, to, now), now)
 
     def open(self, request: Request, now: float) -> tuple[SessionId, list[Effect]]:
         """Begin a generation with this peer as its entry.
@@ -198,7 +250,11 @@ class PeerCore:
     def _route_inference(self, sender: Contact, message: Message, now: float) -> list[Effect]:
         """Both sides of inference may want a message where a peer is entry and hop of one session."""
         match message:
-            case inference_messages.SessionReady() | inference_messages.SessionRefused():
+            case (
+                inference_messages.SessionReady()
+                | inference_messages.SessionRefused()
+                | inference_messages.Prefilled()
+            ):
                 return self.entry.receive(sender, message, now)
             case inference_messages.Token() | inference_messages.StepFailed():
                 is_asked_here = self.entry.knows(message.session)
@@ -237,7 +293,7 @@ class PeerCore:
         match news:
             case MemberJoined(record=record) | MemberUpdated(record=record):
                 self._plan_with_holders()
-                return self.dht.heard(record.contact, now)
+                return self.dht.heard(record.contact, now) + self._maybe_hand_over(now)
             case MemberDead(peer=peer) | MemberLeft(peer=peer):
                 self._round_trips_s.pop(peer, None)
                 self._plan_with_holders()
@@ -257,9 +313,20 @@ class PeerCore:
             if held is None or not record.is_plausible:
                 continue
             round_trip_s = 0.0 if is_own else self.round_trip_s(record.owner)
-            holder = Holder(record.contact, held.span, held.step_us / 1e6, held.queue, round_trip_s)
+            holder = Holder(
+                record.contact, held.span, held.step_us / 1e6, held.queue, round_trip_s, held.draining
+            )
             holders.setdefault(held.digest, []).append(holder)
+        self._holders = holders
         self.entry.set_holders(holders)
+
+    def _maybe_hand_over(self, now: float) -> list[Effect]:
+        """While draining: ask the open sessions to move, once others hold what this peer holds."""
+        held = self._holding
+        if held is None or not held.draining or self._has_handed_over or self.lacking():
+            return []
+        self._has_handed_over = True
+        return self.hop.drain(now)
 
     def _maybe_announce(self, now: float) -> list[Effect]:
         """Gossip this peer's speed and load when they changed enough to plan by."""

@@ -77,6 +77,9 @@ class EntryConfig:
     work says so. 1 to 60 s."""
     probe_timeout_s: float = 1.0
     """How long a hop may take to say that it lives. 0.1 to 10 s."""
+    slow_count: int = 3
+    """How often a late token must be found waiting for one and the same hop before it is replaced by one that
+    promises to be faster by `step_timeout_factor`. 1 to 1000."""
     engine_timeout_s: float = 120.0
     """How long a hop that says it is at work may take for one step before another holder is tried. 10 to
     3600 s: a slow engine is no dead one, and who takes its place begins from nothing."""

@@ -30,16 +30,17 @@ from p2pinfer.errors import (
     PromptTooLong,
     SessionLost,
 )
-from p2pinfer.ids import SESSION_ID_SIZE_BYTES, Contact, PeerId, SessionId
+from p2pinfer.ids import SESSION_ID_SIZE_BYTES, Contact, PeerId, SessionId, Span
 from p2pinfer.inference.config import EntryConfig
 from p2pinfer.inference.generation import Generation, Origin, Pace, Phase, Request, chunked
-from p2pinfer.inference.news import GenerationFailed, Recovered, Sampled, SessionOpened
+from p2pinfer.inference.news import GenerationFailed, PromptRead, Recovered, Sampled, SessionOpened
 from p2pinfer.inference.parking import ParkingLot
 from p2pinfer.inference.planner import Holder, mend_chain, plan_chain
 from p2pinfer.wire.messages.inference import (
     POSITIONS_MAX,
     ChainHop,
     CloseSession,
+    Prefilled,
     Resume,
     SessionReady,
     SessionRefused,
@@ -96,7 +97,7 @@ class EntryCore:
         holders = self._holders.get(request.digest, ())
         parked = self._parked.take(request, {holder.peer: holder.span for holder in holders}, now)
         if parked is None:
-            chain = plan_chain(holders, request.layers)
+            chain = self._planned(holders, request.layers)
         else:
             chain = parked.chain
             generation.origin = Origin(parked.session, len(parked.shapes))
@@ -117,13 +118,32 @@ class EntryCore:
         self._counts["cancelled"] += 1
         return self._end_messages(generation, now)
 
+    def move(self, session: SessionId, away: PeerId, to: PeerId | None, now: float) -> list[Effect]:
+        """Let other holders take over what a peer does in a session, by somebody's wish.
+
+        Raises:
+            LocalProtocolError: There is no such session, or the peer has no place in it.
+            NoChain: Nobody else (or not `to`) holds these layers; the session goes on as it was.
+        """
+        generation = self._generations.get(session)
+        if generation is None or generation.index_of(away) is None:
+            raise LocalProtocolError(f"session {session.short} does not run through peer {away.short}")
+        holders = self._holders.get(generation.request.digest, ())
+        if to is not None:
+            kept = {hop.contact.peer for hop in generation.chain} - {away}
+            holders = [holder for holder in holders if holder.peer == to or holder.peer in kept]
+        chain = mend_chain(generation.chain, holders, lost={away})
+        self._counts["moved"] += 1
+        generation.trouble.began_at = now
+        return self._begin_epoch(generation, chain, now)
+
     def knows(self, session: SessionId) -> bool:
         """Whether a generation of this name is under way here."""
         return session in self._generations
 
     def receive(self, sender: Contact, message: Message, now: float) -> list[Effect]:
         """Take a message of `wire.messages.inference` that is meant for an entry peer."""
-        if not isinstance(message, SessionReady | SessionRefused | Token | StepFailed):
+        if not isinstance(message, SessionReady | SessionRefused | Prefilled | Token | StepFailed):
             self._counts["ignored"] += 1
             return []
         generation = self._generations.get(message.session)
@@ -135,6 +155,8 @@ class EntryCore:
         match message:
             case Token():
                 return self._on_token(generation, index, message, now)
+            case Prefilled():
+                return self._on_prefilled(generation, index, message)
             case SessionReady():
                 return self._on_session_ready(generation, index, message, now)
             case SessionRefused():
@@ -262,11 +284,20 @@ class EntryCore:
         generation.phase = Phase.RUNNING
         wait_s = config.prefill_timeout_s
         if generation.tokens and generation.trouble.began_at is None:
-            usual_s = generation.pace.interval_s * config.step_timeout_factor
+            usual_s = generation.pace.best_s * config.step_timeout_factor
             wait_s = min(wait_s, max(config.step_timeout_min_s, usual_s))
         generation.deadline = now + wait_s
 
     # --- tokens -------------------------------------------------------------------------------
+
+    def _on_prefilled(self, generation: Generation, index: int, message: Prefilled) -> list[Effect]:
+        count = len(generation.request.prompt)
+        is_news = generation.pace.read_count < message.position < count and not generation.tokens
+        if index != len(generation.chain) - 1 or not is_news:
+            self._counts["repeated"] += 1
+            return []
+        generation.pace.read_count = message.position
+        return [Deliver(PromptRead(generation.id, message.position, count))]
 
     def _on_token(self, generation: Generation, index: int, token: Token, now: float) -> list[Effect]:
         if index != len(generation.chain) - 1 or token.position < generation.awaited_position:
@@ -323,8 +354,8 @@ class EntryCore:
         self, generation: Generation, index: int, message: StepFailed, now: float
     ) -> list[Effect]:
         reporter = generation.peer_at(index)
-        if message.code in ("engine", "closing"):
-            return self._replace(generation, [reporter], now, is_certain=message.code == "closing")
+        if message.code in ("engine", "closing", "draining"):
+            return self._replace(generation, [reporter], now, is_certain=message.code != "engine")
         accused = message.peer or reporter
         if message.code == "nonsense" and accused in generation.peers_before(reporter):
             self._counts["nonsense"] += 1
@@ -348,6 +379,9 @@ class EntryCore:
     def _judge(self, generation: Generation, now: float) -> list[Effect]:
         """Every hop answered the probe: go on waiting if something moves, else mend what is stuck."""
         trouble = generation.trouble
+        if slow := self._slow_hop(generation, now):
+            self._counts["slow"] += 1
+            return self._replace(generation, [slow], now)
         progress = tuple(generation.ready[i] for i in range(len(generation.chain)))
         before, trouble.progress = trouble.progress, progress
         is_token_lost = progress[-1] > generation.awaited_step
@@ -372,6 +406,26 @@ class EntryCore:
                 0, accused - 1
             )  # whoever takes the place is stuck there: the hop before is at fault
         return self._replace(generation, [generation.peer_at(accused)], now)
+
+    def _slow_hop(self, generation: Generation, now: float) -> PeerId | None:
+        """Return the hop that tokens waited for again and again, if another promises to be much faster."""
+        working = [i for i, is_working in generation.answered.items() if is_working]
+        if not generation.tokens or len(working) != 1:
+            return None
+        hop = generation.chain[working[0]]
+        peer = generation.peer_at(working[0])
+        generation.trouble.slow_marks[peer] += 1
+        if generation.trouble.slow_marks[peer] < self._config.slow_count:
+            return None
+        waited_s = now - generation.pace.last_at
+        for holder in self._holders.get(generation.request.digest, ()):
+            is_faster = holder.cost_s(len(hop.span)) * self._config.step_timeout_factor < waited_s
+            is_free = (
+                generation.index_of(holder.peer) is None and holder.peer not in generation.trouble.avoided
+            )
+            if is_faster and is_free and holder.span.covers(hop.span):
+                return peer
+        return None
 
     def _wait_for_engine(self, generation: Generation, index: int, now: float) -> list[Effect]:
         """A hop is at work, though slow: give it time, for another would begin from nothing."""
@@ -438,6 +492,17 @@ class EntryCore:
             chain = mend_chain(generation.chain, holders, lost=avoided & trouble.excused)
         trouble.excused |= avoided & {hop.contact.peer for hop in chain if hop.contact.peer}
         return chain
+
+    def _planned(self, holders: Sequence[Holder], layers: Span) -> tuple[ChainHop, ...]:
+        """Plan a chain, with peers that are about to stop only where nobody else holds their layers.
+
+        Raises:
+            NoChain: Some layers have no live holder.
+        """
+        try:
+            return plan_chain([holder for holder in holders if not holder.draining], layers)
+        except NoChain:
+            return plan_chain(holders, layers)
 
     def _named(self, error: NoChain, retry_after_s: float | None) -> P2PInferError:
         if retry_after_s is None:

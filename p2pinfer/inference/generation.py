@@ -209,11 +209,16 @@ class Pace:
     last_at: float = 0.0
     interval_s: float = 0.0
     """Moving average; 0 before the second token."""
+    best_s: float = 0.0
+    """The least that the average has been: what is late is judged by it, lest slowness become usual."""
+    read_count: int = 0
+    """Positions of the prompt that the asker was told to be computed."""
 
     def take(self, now: float) -> None:
         """Count the time since the last token in."""
         weight = _INTERVAL_WEIGHT if self.interval_s else 1.0
         self.interval_s += (now - self.last_at - self.interval_s) * weight
+        self.best_s = min(self.best_s or self.interval_s, self.interval_s)
 
 
 @dataclass(slots=True)
@@ -230,6 +235,8 @@ class Trouble:
     """By who complained and of whom."""
     accused_by: dict[PeerId, set[PeerId]] = field(default_factory=dict)
     """Of whom a hop said that they send nonsense: remembered to the generation's end."""
+    slow_marks: Counter[PeerId] = field(default_factory=Counter)
+    """How often a late token was found waiting for this hop alone; kept like the accusations."""
     rounds: int = 0
     stuck: int = 0
     """Probes in a row that all hops answered although nothing moved."""

@@ -28,6 +28,7 @@ from p2pinfer.inference.session_table import SessionTable
 from p2pinfer.wire.messages.inference import (
     CloseSession,
     OpenSession,
+    Prefilled,
     Resume,
     SessionReady,
     SessionRefused,
@@ -84,12 +85,23 @@ class HopCore:
         """Serve another span from now on; the sessions of the old one fail over."""
         effects = self._end_all("closing")
         self._served = served
+        self._in_work.clear()
+        self.step_s = 0.0
         return effects
 
     def close(self, now: float) -> list[Effect]:
         """Refuse new sessions and tell the entry peers of the open ones to go elsewhere."""
         self._closing = True
         return self._end_all("closing")
+
+    def drain(self, now: float) -> list[Effect]:
+        """Refuse new sessions, and ask the entry peers of the open ones, which are still served, to move."""
+        self._closing = True
+        return [self._failed(session, "draining") for session in self._sessions]
+
+    def reopen(self) -> None:
+        """Take new sessions again."""
+        self._closing = False
 
     def knows(self, session: SessionId) -> bool:
         """Whether a session of this name is served here."""
@@ -339,6 +351,9 @@ class HopCore:
         session.waiting_since = now
         if session.forward_from is None or number < session.forward_from:
             return []
+        done = item.work.base + item.work.row_count
+        if session.is_last and done < session.place.prompt_count:
+            return [Send(session.place.entry, Prefilled(session=session.id, position=done))]
         return self._forward(session, message, now)
 
     def _forward(self, session: HopSession, output: Step | Token | None, now: float) -> list[Effect]:

@@ -47,6 +47,8 @@ class Holder:
     queue: int = 0
     """Sessions open there now."""
     round_trip_s: float | None = None
+    draining: bool = False
+    """It will stop serving; it is planned with only where nobody else holds its layers."""
 
     @property
     def peer(self) -> PeerId:

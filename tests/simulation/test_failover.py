@@ -201,3 +201,25 @@ def random_faults(world: World) -> None:
     swarm.world.run_for(200.0)
     for host in swarm.world.hosts.values():
         assert not host.up or host.core.statistics()["sessions"] == 0
+
+
+@pytest.mark.parametrize("hop", [0, 1, 2])
+def test_a_hop_that_became_slow_is_replaced_by_a_fast_one(hop: int) -> None:
+    swarm = Swarm(60 + hop)
+    session = swarm.ask()
+    swarm.run_to_token(session, 9)
+    name = swarm.chain_names(session)[hop]
+    swarm.engines[name].speed = 400.0  # 1.6 s a step, for ever
+    started = swarm.world.now
+    assert swarm.run(session) == EXPECTED
+    assert swarm.host(name).contact.peer in {p for r in swarm.recoveries(session) for p in r.lost}
+    assert swarm.world.now - started < 10.0
+
+
+def test_a_slow_hop_that_is_the_only_one_is_waited_for() -> None:
+    swarm = Swarm(63, copies=1)
+    session = swarm.ask()
+    swarm.run_to_token(session, 9)
+    swarm.engines["b0"].speed = 400.0
+    assert swarm.run(session) == EXPECTED
+    assert not swarm.recoveries(session)

@@ -30,6 +30,7 @@ __all__ = [
     "ChainHop",
     "CloseSession",
     "OpenSession",
+    "Prefilled",
     "Resume",
     "Sampling",
     "SessionReady",
@@ -233,6 +234,23 @@ class Token(Message):
 
 @registered
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prefilled(Message):
+    """Last hop to entry peer: an early chunk of the prompt is computed. Not answered; for people who wait."""
+
+    TAG: ClassVar[int] = 75
+    PLANE: ClassVar[Plane] = Plane.STREAM
+
+    session: SessionId
+    position: Annotated[int, Between(1, POSITIONS_MAX)]
+    """All positions below it are computed."""
+
+    @property
+    def priority(self) -> Priority:
+        return Priority.DECODE
+
+
+@registered
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resume(Message):
     """Entry peer to a hop, after every hop of the epoch is ready: send again from `forward_from` on.
 
@@ -254,7 +272,8 @@ class StepFailed(Message):
 
     `code` is one of `unknown` (no such session here: expired or restarted), `unreachable` (the next hop),
     `nonsense` (the hop before sent what no honest hop sends; `detail` says what),
-    `engine` (the computation failed; `detail` says how) and `closing` (the hop is shutting down).
+    `engine` (the computation failed; `detail` says how), `closing` (the hop is shutting down) and `draining`
+    (it will: the session is still served, and had better move).
     """
 
     TAG: ClassVar[int] = 73

@@ -60,6 +60,8 @@ class Holding(Message):
     """Measured time of one decode step through the whole span, in microseconds; 0 while unknown."""
     queue: Annotated[int, Between(0, 1 << 20)] = 0
     """Sessions now open at the holder."""
+    draining: bool = False
+    """It will stop serving: new sessions go elsewhere where they can."""
 
     @property
     def span(self) -> Span:
