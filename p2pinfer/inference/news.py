@@ -8,7 +8,7 @@ from p2pinfer.errors import P2PInferError
 from p2pinfer.ids import PeerId, SessionId
 from p2pinfer.wire.messages.inference import ChainHop
 
-__all__ = ["GenerationFailed", "Recovered", "Sampled", "SessionOpened"]
+__all__ = ["GenerationFailed", "PromptRead", "Recovered", "Sampled", "SessionOpened"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,17 @@ class SessionOpened:
 
     session: SessionId
     chain: tuple[ChainHop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRead:
+    """How much of the prompt is computed while the first token is awaited; each tells more than the last."""
+
+    session: SessionId
+    done: int
+    """Positions computed."""
+    total: int
+    """Positions of the prompt."""
 
 
 @dataclass(frozen=True, slots=True)

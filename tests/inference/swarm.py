@@ -22,7 +22,14 @@ from p2pinfer.inference.planner import Holder
 from p2pinfer.testing import World
 from p2pinfer.testing.host import Host
 from p2pinfer.testing.trace import Trace
-from p2pinfer.wire.messages.inference import Sampling, SessionReady, SessionRefused, StepFailed, Token
+from p2pinfer.wire.messages.inference import (
+    Prefilled,
+    Sampling,
+    SessionReady,
+    SessionRefused,
+    StepFailed,
+    Token,
+)
 from p2pinfer.work import EngineInput, EngineOutput, SampleRequest
 from tests.inference.hash_engine import ROW_SIZE_BYTES, HashEngine
 
@@ -58,7 +65,7 @@ class InferencePeer:
     def _route(self, sender: Contact, message: Message, now: float) -> list[Effect]:
         effects: list[Effect] = []
         match message:
-            case SessionReady() | SessionRefused():
+            case SessionReady() | SessionRefused() | Prefilled():
                 effects += self.entry.receive(sender, message, now)
             case Token() | StepFailed():
                 is_asked, is_served = self.entry.knows(message.session), self.hop.knows(message.session)

@@ -12,12 +12,13 @@ from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId, Span
 from p2pinfer.inference.config import EntryConfig
 from p2pinfer.inference.entry_core import EntryCore
 from p2pinfer.inference.generation import Request
-from p2pinfer.inference.news import GenerationFailed, Sampled, SessionOpened
+from p2pinfer.inference.news import GenerationFailed, PromptRead, Sampled, SessionOpened
 from p2pinfer.inference.planner import Holder
 from p2pinfer.wire.messages.inference import (
     POSITIONS_MAX,
     CloseSession,
     OpenSession,
+    Prefilled,
     Resume,
     Sampling,
     SessionReady,
@@ -146,6 +147,26 @@ def test_the_answer_ends_where_the_request_says_whatever_the_hop_does() -> None:
         told += bench.core.receive(B, token, 0.5)
     items = [e.item for e in told if isinstance(e, Deliver) and isinstance(e.item, Sampled)]
     assert [(item.position, item.final) for item in items] == [(2, False), (3, True)]
+
+
+def test_each_chunk_of_the_prompt_is_told_once_until_the_first_token() -> None:
+    bench = Bench()
+    bench.go(A, B)
+
+    def told(who: Contact, position: int) -> list[Effect]:
+        return bench.core.receive(who, Prefilled(session=bench.session, position=position), 0.2)
+
+    assert told(A, 1) == []  # only the last hop has it all
+    assert told(B, 2) == []  # beyond the prompt's chunks: a token says that
+    assert told(B, 1) == [Deliver(PromptRead(bench.session, 1, 2))]
+    assert told(B, 1) == []
+
+
+def test_nobody_waits_for_the_prompt_after_the_first_token() -> None:
+    bench = Bench()
+    bench.go(A, B)
+    bench.core.receive(B, Token(session=bench.session, step=0, position=2, token=5), 0.2)
+    assert bench.core.receive(B, Prefilled(session=bench.session, position=1), 0.3) == []
 
 
 def test_a_hop_that_works_for_nobody_is_told_to_stop() -> None:

@@ -14,6 +14,7 @@ from p2pinfer.wire.messages.inference import (
     ChainHop,
     CloseSession,
     OpenSession,
+    Prefilled,
     Resume,
     Sampling,
     SessionReady,
@@ -242,7 +243,7 @@ def test_the_last_hop_samples_and_closes_the_ring() -> None:
     core = opened(hop(C, Span(4, 6)), place(2))
     (early,) = core.receive(B, step(0, sample=False), 1.0)
     assert early == Compute((work(0),))
-    assert core.computed((EngineOutput(),), 1.0) == []
+    assert core.computed((EngineOutput(),), 1.0) == [Send(ENTRY, Prefilled(session=SESSION, position=1))]
     (computing,) = core.receive(B, step(1), 1.0)
     request = SampleRequest(place().sampling, 2, (5, 6))
     assert computing == Compute((replace(work(1), sample=request),))
