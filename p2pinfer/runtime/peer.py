@@ -28,7 +28,7 @@ from p2pinfer.errors import (
 from p2pinfer.ids import Endpoint, PeerId, SessionId
 from p2pinfer.inference.generation import Request
 from p2pinfer.inference.hop_core import ServedSpan
-from p2pinfer.inference.news import GenerationFailed, Recovered, Sampled, SessionOpened
+from p2pinfer.inference.news import GenerationFailed, PromptRead, Recovered, Sampled, SessionOpened
 from p2pinfer.models.tokenizer import TextStream
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.runtime.answer import Answer, News, Opened
@@ -243,7 +243,9 @@ class Peer:
 
     def _handle(self, effect: Deliver | Notify | Misbehaved) -> None:
         match effect:
-            case Deliver(item=SessionOpened() | Sampled() | Recovered() | GenerationFailed() as item):
+            case Deliver(
+                item=SessionOpened() | PromptRead() | Sampled() | Recovered() | GenerationFailed() as item
+            ):
                 self._hand_over(item)
             case Notify(news=Joined(member_count=count)):
                 _log.info("joined the swarm: %d members", count)
@@ -271,6 +273,8 @@ class Peer:
             self._cancel(item.session)
         if isinstance(item, GenerationFailed) or (isinstance(item, Sampled) and item.final):
             self._news.pop(item.session, None)
+        if isinstance(item, PromptRead):
+            self._activity.prompts[item.session] = (item.done, item.total)
         if isinstance(item, GenerationFailed | Sampled):
             self._activity.prompts.pop(item.session, None)
         if isinstance(item, Recovered):
