@@ -6,7 +6,7 @@ that loading needs little more memory than the engine keeps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,20 @@ from p2pinfer.engine.api import Engine
 from p2pinfer.engine.blas import set_blas_threads
 from p2pinfer.engine.numpy_engine import NumpyEngine
 from p2pinfer.engine.rope import RopeSettings
+from p2pinfer.engine.tensor_shard import ShardCut, check_cuts, cut_layer
 from p2pinfer.engine.weights import EngineConfig, LayerWeights, SpanWeights
 from p2pinfer.errors import ConfigError
 from p2pinfer.ids import Span
 from p2pinfer.models.architectures import ModelConfig, span_tensor_names
 from p2pinfer.models.gguf import GGUFFile
 
-__all__ = ["load_engine", "load_numpy_engine", "load_numpy_weights"]
+__all__ = [
+    "load_engine",
+    "load_numpy_engine",
+    "load_numpy_weights",
+    "load_shard_weights",
+    "read_engine_config",
+]
 
 Progress = Callable[[int, int], None]
 """Told tensors read and tensors in all, after each."""
@@ -82,6 +89,46 @@ def load_numpy_weights(
             for layer in range(span.start, span.end)
         ]
         return config, SpanWeights.assemble(config, span, layers, reader.take(""))
+
+
+def load_shard_weights(
+    path: Path, span: Span, cuts: Sequence[ShardCut], rank: int
+) -> tuple[EngineConfig, SpanWeights]:
+    """Read one rank's part of a span; embedding and output layer are the leader's, rank 0.
+
+    One whole layer at a time is in memory besides what is kept.
+
+    Raises:
+        ConfigError: The span reaches beyond the model, or the cuts are not all of it once.
+        ModelError: The file cannot be used; the message says why.
+    """
+    with GGUFFile.open(path) as file:
+        model = ModelConfig.from_gguf(file)
+        reader = _Reader(file, span_tensor_names(model, span), None)
+        config = _engine_config(model, reader)
+        check_cuts(config, cuts)
+        layers = tuple(
+            cut_layer(
+                config,
+                LayerWeights.from_tensors(config, reader.take(f"blk.{layer}."), layer),
+                cuts[rank],
+            )
+            for layer in range(span.start, span.end)
+        )
+        if rank:
+            return config, SpanWeights(span=span, layers=layers)
+        return config, SpanWeights.assemble(config, span, layers, reader.take(""))
+
+
+def read_engine_config(path: Path) -> EngineConfig:
+    """Read the sizes of a model.
+
+    Raises:
+        ModelError: The file cannot be used; the message says why.
+    """
+    with GGUFFile.open(path) as file:
+        model = ModelConfig.from_gguf(file)
+        return _engine_config(model, _Reader(file, span_tensor_names(model, Span(0, 1)), None))
 
 
 class _Reader:

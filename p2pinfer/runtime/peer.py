@@ -37,6 +37,7 @@ from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.composition import Parts, compose
 from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.entry_model import EntryModel
+from p2pinfer.runtime.groups import Groups
 from p2pinfer.runtime.home import make_invite, open_home
 from p2pinfer.runtime.joining import join_swarm
 from p2pinfer.runtime.load import Load
@@ -80,6 +81,8 @@ class Peer:
         self._closed = trio.Event()
         parts.planes.on_effect = self._handle
         parts.streams.handlers.update(client_handlers(self))
+        self.groups = Groups(parts, nursery, self.serve)
+        """Computing one span together with other peers: `runtime/groups.py`."""
 
     # --- for applications ---------------------------------------------------------------------
 

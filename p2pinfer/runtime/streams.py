@@ -120,6 +120,8 @@ class Streams:
         self.config = config or StreamsConfig()
         self.handlers: dict[type[Message], Handler] = {}
         """Who answers which kind of request; see `calls.Handler`."""
+        self.receivers: dict[type[Message], Callable[[Contact, Message], None]] = {}
+        """Who takes which kind of message, at once, instead of `events.on_message`."""
         self._events = events
         self._self = credentials.identity.peer_id
         self._counts: Counter[str] = Counter()
@@ -368,7 +370,11 @@ class Streams:
         self._events.on_refused(reason)
 
     async def _on_message(self, contact: Contact, message: Message) -> None:
-        await self._events.on_message(contact, message)
+        receive = self.receivers.get(type(message))
+        if receive is not None:
+            receive(contact, message)
+        else:
+            await self._events.on_message(contact, message)
 
     def _on_leaving(self, connection: Connection) -> None:
         """A connection takes no more messages."""
