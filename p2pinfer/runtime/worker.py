@@ -45,11 +45,17 @@ class Worker:
         self.on_batch: Callable[[Sequence[EngineInput], float], None] = lambda batch, duration_s: None
         self._asked: queue.SimpleQueue[EngineEffect | None] = queue.SimpleQueue()
         self._is_closing = False
+        self._scope = trio.CancelScope()
         self._counts = {"batches": 0, "inputs": 0, "errors": 0}
 
     def submit(self, effect: EngineEffect) -> None:
         """Queue an effect. Never waits; the core bounds how much it asks for at a time."""
         self._asked.put(effect)
+
+    def stop(self) -> None:
+        """End `run`; what is still computed is for nobody, and what was asked for is dropped."""
+        self._is_closing = True
+        self._scope.cancel()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the thread until cancelled."""
@@ -66,7 +72,8 @@ class Worker:
         thread.start()
         try:
             task_status.started()
-            await trio.sleep_forever()
+            with self._scope:
+                await trio.sleep_forever()
         finally:
             self._is_closing = True
             self._asked.put(None)
@@ -84,11 +91,15 @@ class Worker:
                 break
             if isinstance(effect, Compute):
                 started_s = time.perf_counter()
-                token.run_sync_soon(self._on_computed, self._compute(effect))
+                token.run_sync_soon(self._deliver, self._compute(effect))
                 token.run_sync_soon(self.on_batch, effect.batch, time.perf_counter() - started_s)
             else:
                 self._change_cache(effect)
         self._engine.close()
+
+    def _deliver(self, outputs: tuple[EngineOutput, ...]) -> None:
+        if not self._is_closing:
+            self._on_computed(outputs)
 
     def _compute(self, effect: Compute) -> tuple[EngineOutput, ...]:
         self._counts["batches"] += 1
