@@ -9,6 +9,8 @@ __all__ = ["MUTANTS", "Mutant"]
 _ENTRY = "p2pinfer/inference/entry_core.py"
 _GENERATION = "p2pinfer/inference/generation.py"
 _HOP = "p2pinfer/inference/hop_core.py"
+_TABLE = "p2pinfer/inference/session_table.py"
+_PARKING = "p2pinfer/inference/parking.py"
 _SESSION = "p2pinfer/inference/hop_session.py"
 _SEARCH = "p2pinfer/inference/chain_search.py"
 _PEER = "p2pinfer/peer_core.py"
@@ -25,6 +27,40 @@ class Mutant:
 
 
 MUTANTS = (
+    Mutant(
+        "a parked session is taken by whoever names it", _TABLE, "session.place.entry.peer == entry", "True"
+    ),
+    Mutant("parked sessions are never given up", _TABLE, "while self._parked and (", "while False and ("),
+    Mutant(
+        "a step of the session before is taken for one of the next",
+        _HOP,
+        "if not self._sessions.is_open(item.session) or",
+        "if",
+    ),
+    Mutant(
+        "a lost cache is not noticed",
+        _ENTRY,
+        "and message.next_step < generation.origin.step_count",
+        "and False",
+    ),
+    Mutant("a step is shared that goes on behind the edit", _PARKING, "if sum(shape) <= shared", ""),
+    Mutant("a cache is shared by two", _PARKING, "del self._parked[best.session]", "pass"),
+    Mutant(
+        "a chain with a dead peer is gone on from",
+        _PARKING,
+        "return False\n    return True",
+        "return True\n    return True",
+    ),
+    Mutant("what was kept keeps its old name", _HOP, "output = replace(output, session=session.id)", "pass"),
+    Mutant("a parked session goes on computing", _SESSION, "        self.waiting.clear()\n", ""),
+    Mutant("a draining peer hands over at once", _PEER, "or self._has_handed_over or self.lacking()", ""),
+    Mutant("draining peers cover for each other", _PEER, "and not holder.draining and holder", "and holder"),
+    Mutant(
+        "slowness becomes usual",
+        _ENTRY,
+        "generation.pace.best_s * config",
+        "generation.pace.interval_s * config",
+    ),
     Mutant(
         "a hop that comes back keeps what it sampled last",
         _SESSION,
@@ -68,11 +104,11 @@ MUTANTS = (
     ),
     Mutant(
         "a session's memory is never given back",
-        _HOP,
-        "self._reserved_bytes -= session.reserved_bytes",
+        _TABLE,
+        "self.reserved_bytes -= session.reserved.size_bytes",
         "pass",
     ),
-    Mutant("an orphan lives on", _HOP, "if session.orphaned_at is None:", "if True:"),
+    Mutant("an orphan lives on", _TABLE, "if session.orphaned_at is None:", "if True:"),
     Mutant("a hop that moved keeps its cache", _HOP, "before.span == after.span", "True"),
     Mutant(
         "a replay begins one step late",
@@ -163,8 +199,8 @@ MUTANTS = (
     Mutant(
         "prompt chunks shrink in a replay",
         _GENERATION,
-        "base + self.chunk_positions]",
-        "base + self.chunk_positions - self.epoch]",
+        "self.request.prompt[base : base + count]",
+        "self.request.prompt[base : base + count - self.epoch]",
     ),
     Mutant(
         "a peer has two places in a chain",

@@ -14,6 +14,8 @@ from tests.simulation.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parent.parent.parent
 TESTS = (
+    "tests/simulation/test_prefix_reuse.py",
+    "tests/simulation/test_drain.py",
     "tests/simulation/test_failover.py",
     "tests/inference",
     "tests/simulation/test_peer.py",
