@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from p2pinfer.ids import Endpoint
-from p2pinfer.wire.messages.client import GenerateRequest, Summary, TextPiece
+from p2pinfer.wire.messages.client import GenerateRequest, PromptProgress, Summary, TextPiece
 
 __all__ = ["Client", "Connect", "open_client", "stream_answer"]
 
@@ -18,8 +18,8 @@ __all__ = ["Client", "Connect", "open_client", "stream_answer"]
 class Client(Protocol):
     """A connection to a node, as `runtime/client.py` makes it."""
 
-    def generate(self, request: GenerateRequest) -> AsyncIterator[TextPiece | Summary]:
-        """Ask for an answer; the pieces come as they are made, then one summary."""
+    def generate(self, request: GenerateRequest) -> AsyncIterator[PromptProgress | TextPiece | Summary]:
+        """Ask for an answer: how far the prompt is, the pieces as they are made, then one summary."""
         ...
 
     async def status(self) -> dict[str, Any]:
@@ -54,6 +54,6 @@ async def stream_answer(
     async for piece in client.generate(request):
         if isinstance(piece, Summary):
             summary = json.loads(piece.json)
-        else:
+        elif isinstance(piece, TextPiece):
             show(piece.text)
     return summary

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
 from p2pinfer.ids import SessionId
-from p2pinfer.inference.news import GenerationFailed, Recovered, Sampled, SessionOpened
+from p2pinfer.inference.news import GenerationFailed, PromptRead, Recovered, Sampled, SessionOpened
 from p2pinfer.models.tokenizer import TextStream
 from p2pinfer.runtime.stop_text import StopText
 from p2pinfer.wire.messages.inference import ChainHop
 
-__all__ = ["Answer", "GeneratedToken", "Opened"]
+__all__ = ["Answer", "GeneratedToken", "Opened", "ReadingPrompt"]
 
-News = SessionOpened | Sampled | Recovered | GenerationFailed
+News = SessionOpened | PromptRead | Sampled | Recovered | GenerationFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,14 @@ class GeneratedToken:
 
     text: str
     token: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingPrompt:
+    """How much of the prompt is computed while the first token is awaited, in tokens."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +92,23 @@ class Answer:
         Raises:
             P2PInferError: Why there is none; the tokens so far are right.
         """
+        while (event := await self._next_event()) is not None:
+            if isinstance(event, GeneratedToken):
+                return event
+        raise StopAsyncIteration
+
+    async def events(self) -> AsyncIterator[ReadingPrompt | GeneratedToken]:
+        """Iterate over the tokens, and before the first of them over how far the prompt is.
+
+        Raises:
+            P2PInferError: Why there are no more tokens; those so far are right.
+        """
+        while (event := await self._next_event()) is not None:
+            yield event
+
+    async def _next_event(self) -> ReadingPrompt | GeneratedToken | None:
         if self._has_ended:
-            raise StopAsyncIteration
+            return None
         if self._opened is None:
             self._opened = await self._open_session()
         while True:
@@ -93,6 +116,9 @@ class Answer:
             match news:
                 case SessionOpened():
                     self._figures.chain = news.chain
+                    return ReadingPrompt(0, self._opened.prompt_count)
+                case PromptRead():
+                    return ReadingPrompt(news.done, news.total)
                 case Recovered():
                     self._figures.recoveries.append(news)
                     self._figures.chain = news.chain

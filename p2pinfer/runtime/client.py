@@ -18,7 +18,14 @@ from p2pinfer.runtime.handshake import Credentials
 from p2pinfer.runtime.home import client_home, invited_client
 from p2pinfer.runtime.nurseries import unwrapped
 from p2pinfer.runtime.streams import Streams, StreamsEvents
-from p2pinfer.wire.messages.client import GenerateRequest, StatusReply, StatusRequest, Summary, TextPiece
+from p2pinfer.wire.messages.client import (
+    GenerateRequest,
+    PromptProgress,
+    StatusReply,
+    StatusRequest,
+    Summary,
+    TextPiece,
+)
 
 __all__ = ["Client", "connect"]
 
@@ -32,15 +39,17 @@ class Client:
         self._streams = streams
         self.node = node
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[TextPiece | Summary]:
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[PromptProgress | TextPiece | Summary]:
         """Ask for an answer; the pieces come as they are made, then one summary.
+
+        Before the first piece it is told how much of the prompt is computed.
 
         Raises:
             P2PInferError: What the node answers instead; the pieces so far are right.
         """
         async with self._streams.call(self.node, request) as responses:
             async for message in responses:
-                if isinstance(message, TextPiece | Summary):
+                if isinstance(message, PromptProgress | TextPiece | Summary):
                     yield message
 
     async def status(self) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 from p2pinfer.effects import Message
 from p2pinfer.errors import LocalProtocolError
 from p2pinfer.ids import Contact
-from p2pinfer.runtime.answer import Answer
+from p2pinfer.runtime.answer import Answer, ReadingPrompt
 from p2pinfer.runtime.calls import Handler
 from p2pinfer.runtime.files import replace_file
 from p2pinfer.wire.messages.client import (
     ChatMessage,
     GenerateRequest,
+    PromptProgress,
     StatusReply,
     StatusRequest,
     Summary,
@@ -63,8 +64,11 @@ def client_handlers(peer: Served) -> Mapping[type[Message], Handler]:
             raw=request.raw,
         )
         try:
-            async for token in answer:
-                yield TextPiece(text=token.text, token=token.token)
+            async for event in answer.events():
+                if isinstance(event, ReadingPrompt):
+                    yield PromptProgress(done=event.done, total=event.total)
+                else:
+                    yield TextPiece(text=event.text, token=event.token)
             yield Summary(json=json.dumps(answer.summary))
         finally:
             await answer.aclose()

@@ -10,10 +10,10 @@ import trio
 
 from p2pinfer.errors import SessionLost
 from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId
-from p2pinfer.inference.news import GenerationFailed, Recovered, Sampled, SessionOpened
+from p2pinfer.inference.news import GenerationFailed, PromptRead, Recovered, Sampled, SessionOpened
 from p2pinfer.models.gguf import GGUFFile
 from p2pinfer.models.tokenizer import TextStream, Tokenizer
-from p2pinfer.runtime.answer import Answer, News, Opened
+from p2pinfer.runtime.answer import Answer, GeneratedToken, News, Opened, ReadingPrompt
 from p2pinfer.wire.messages.inference import ChainHop
 from tests.models.tiny import write_tiny_llama
 
@@ -55,6 +55,25 @@ class Script:
 
 async def collect(answer: Answer) -> str:
     return "".join([token.text async for token in answer])
+
+
+async def test_how_far_the_prompt_is_comes_before_the_tokens_for_who_wants_it(tokenizer: Tokenizer) -> None:
+    told = Script(tokenizer)
+    plain = Script(tokenizer)
+    for script in (told, plain):
+        script.say(SessionOpened(SESSION, CHAIN))
+        script.say(PromptRead(SESSION, 4, 7))
+        script.sample("a", final=True)
+    before: list[ReadingPrompt] = []
+    tokens: list[GeneratedToken] = []
+    async for event in told.answer.events():
+        if isinstance(event, GeneratedToken):
+            tokens.append(event)
+        else:
+            before.append(event)
+    assert before == [ReadingPrompt(0, 7), ReadingPrompt(4, 7)]
+    assert tokens == [token async for token in plain.answer]
+    assert told.answer.chain == CHAIN
 
 
 async def test_text_and_figures_of_a_whole_answer(tokenizer: Tokenizer) -> None:

@@ -10,12 +10,20 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from p2pinfer.effects import Message, Plane
-from p2pinfer.wire.messages.inference import Sampling
+from p2pinfer.wire.messages.inference import POSITIONS_MAX, Sampling
 from p2pinfer.wire.schema import Between, Count, Size, registered
 
 _GREEDY = Sampling()
 
-__all__ = ["ChatMessage", "GenerateRequest", "StatusReply", "StatusRequest", "Summary", "TextPiece"]
+__all__ = [
+    "ChatMessage",
+    "GenerateRequest",
+    "PromptProgress",
+    "StatusReply",
+    "StatusRequest",
+    "Summary",
+    "TextPiece",
+]
 
 
 @registered
@@ -35,7 +43,7 @@ class GenerateRequest(Message):
     """Client to node: answer this. The node is the entry peer of the generation.
 
     Either `prompt` (used as it is if `raw`, else as one user turn) or `chat`. Answered by a stream of
-    TextPiece, then one Summary.
+    PromptProgress, then of TextPiece, then one Summary.
     """
 
     TAG: ClassVar[int] = 113
@@ -49,6 +57,18 @@ class GenerateRequest(Message):
     sampling: Sampling = _GREEDY
     stop: Annotated[tuple[str, ...], Count(16)] = ()
     """Texts that end the answer; none of them is shown."""
+
+
+@registered
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptProgress(Message):
+    """Node to client: so many of the prompt's tokens are computed; sent while the first piece is awaited."""
+
+    TAG: ClassVar[int] = 124
+    PLANE: ClassVar[Plane] = Plane.STREAM
+
+    done: Annotated[int, Between(0, POSITIONS_MAX)]
+    total: Annotated[int, Between(0, POSITIONS_MAX)]
 
 
 @registered
