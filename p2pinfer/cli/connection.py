@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
+from p2pinfer.cli.progress import progress
 from p2pinfer.ids import Endpoint
 from p2pinfer.wire.messages.client import GenerateRequest, PromptProgress, Summary, TextPiece
 
@@ -49,11 +50,20 @@ def open_client(args: argparse.Namespace) -> AbstractAsyncContextManager[Client]
 async def stream_answer(
     client: Client, request: GenerateRequest, show: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Show an answer as it comes; return its summary, the object that `generate --json` prints."""
+    """Show an answer as it comes; return its summary, the object that `generate --json` prints.
+
+    Where the first piece is long in coming, stderr shows how far the prompt is.
+    """
     summary: dict[str, Any] = {}
-    async for piece in client.generate(request):
-        if isinstance(piece, Summary):
-            summary = json.loads(piece.json)
-        elif isinstance(piece, TextPiece):
-            show(piece.text)
+    with ExitStack() as waiting:
+        show_progress = waiting.enter_context(progress(is_patient=True))
+        async for piece in client.generate(request):
+            match piece:
+                case PromptProgress():
+                    show_progress("reading the prompt", piece.done, piece.total, "tokens")
+                case TextPiece():
+                    waiting.close()
+                    show(piece.text)
+                case Summary():
+                    summary = json.loads(piece.json)
     return summary

@@ -18,7 +18,8 @@ import trio
 
 from p2pinfer.cli.failures import run_command
 from p2pinfer.cli.local_swarm import LocalNode, LocalSwarm, open_swarm
-from p2pinfer.cli.output import console, progress, say, write
+from p2pinfer.cli.output import console, say, write
+from p2pinfer.cli.progress import progress
 from p2pinfer.cli.status import status_table
 from p2pinfer.errors import P2PInferError
 from p2pinfer.ids import Span
@@ -69,10 +70,10 @@ async def _cancel_on_signal(scope: trio.CancelScope) -> None:
 def _pull(cache_dir: Path) -> None:
     from p2pinfer.models.store import ModelStore
 
-    with progress(MODEL) as show:
+    with progress() as show:
 
         def on_progress(step: PullProgress) -> None:
-            show(step.phase, step.done, step.total)
+            show(f"{MODEL}: {step.phase}", step.done, step.total, "bytes")
 
         ModelStore(cache_dir / "models").pull(MODEL, on_progress)
 

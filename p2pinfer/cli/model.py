@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2pinfer.cli.arguments import LineParser, add_cache_dir, add_debug
-from p2pinfer.cli.output import console, harmless, progress, say, size_text
+from p2pinfer.cli.output import console, harmless, say, size_text
+from p2pinfer.cli.progress import progress
 from p2pinfer.config import NodeConfig
 from p2pinfer.errors import ConfigError
 
@@ -98,17 +99,17 @@ def open_store(args: argparse.Namespace) -> ModelStore:
 
 def _pull(args: argparse.Namespace) -> int:
     store, name = open_store(args), args.name
-    if args.file is not None:
-        name = store.import_file(args.file, name).full_name
-    elif name is None:
+    if args.file is None and name is None:
         raise ConfigError("no model is named: write its name, as in p2pinfer model pull smollm2:135m")
-    else:
-        with progress(name) as show:
+    with progress() as show:
 
-            def tell(news: PullProgress) -> None:
-                show(news.phase, news.done, news.total)
+        def tell(news: PullProgress) -> None:
+            show(f"{name or args.file.name}: {news.phase}", news.done, news.total, "bytes")
 
+        if args.file is None:
             store.pull(name, tell)
+        else:
+            name = store.import_file(args.file, name, tell).full_name
     say(f"{name} is ready: {store.path_of(name)}")
     return 0
 

@@ -8,17 +8,20 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from p2pinfer.cli.arguments import LineParser, add_debug
 from p2pinfer.cli.output import harmless, say
+from p2pinfer.cli.progress import progress
 from p2pinfer.cli.settings_page import default_text
 from p2pinfer.config import NodeConfig, flag_of
 
 if TYPE_CHECKING:
     import trio
+
+    from p2pinfer.runtime.progress import OnProgress, Progress
 
 __all__ = ["Open", "ServedPeer", "chosen_settings", "make_parser", "serve", "start_logging"]
 
@@ -58,7 +61,9 @@ class ServedPeer(Protocol):
 class Open(Protocol):
     """What opens a peer: `runtime.peer.open_peer`, or a test's own."""
 
-    def __call__(self, config: NodeConfig) -> AbstractAsyncContextManager[ServedPeer]:
+    def __call__(
+        self, config: NodeConfig, *, on_progress: OnProgress
+    ) -> AbstractAsyncContextManager[ServedPeer]:
         """Start a peer; leaving the context lets it leave the swarm."""
         ...
 
@@ -95,20 +100,35 @@ def chosen_settings(args: argparse.Namespace) -> dict[str, object]:
 
 def start_logging(level: str) -> None:
     """Log to stderr: stdout carries the invite."""
+    handlers = [_StderrHandler(sys.stderr)]
     logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s %(message)s"
+        level=level.upper(), handlers=handlers, format="%(asctime)s %(levelname)-7s %(name)s %(message)s"
     )
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is now: while a bar is shown, that puts a line above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 async def serve(open_peer: Open, config: NodeConfig) -> None:
     """Run a peer until it ends or a signal comes."""
     import trio
 
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, ExitStack() as starting:
+        show = starting.enter_context(progress())
+
+        def on_progress(news: Progress) -> None:
+            show(news.work, news.done, news.total, news.unit)
+
         async with trio.open_nursery() as nursery:
             scopes = [nursery.cancel_scope]
             nursery.start_soon(_stop_on_signals, signals, scopes)
-            async with open_peer(config) as peer:
+            async with open_peer(config, on_progress=on_progress) as peer:
+                starting.close()
                 for line in greeting(peer.status(), peer.invite):
                     say(line)
                 sys.stdout.flush()

@@ -13,6 +13,7 @@ import trio
 from p2pinfer.cli.serve import chosen_settings, greeting, make_parser, serve
 from p2pinfer.config import NodeConfig, load_config
 from p2pinfer.ids import Endpoint
+from p2pinfer.runtime.progress import OnProgress, Progress
 
 STATUS = {"peer": "aa" * 32, "endpoint": "10.0.0.1:7946", "model": "smollm2:135m", "span": "0:15"}
 
@@ -37,7 +38,8 @@ class Served:
         await trio.sleep_forever()
 
     @asynccontextmanager
-    async def open(self, config: NodeConfig) -> AsyncIterator[Served]:
+    async def open(self, config: NodeConfig, *, on_progress: OnProgress) -> AsyncIterator[Served]:
+        on_progress(Progress("loading layers", 1, 2, "tensors"))
         self.told.append(f"opened {config.name}")
         try:
             yield self
@@ -54,7 +56,9 @@ async def test_a_node_runs_until_its_peer_ends(capsys: pytest.CaptureFixture[str
     served = Served(0)
     await serve(served.open, NodeConfig(name="cellar"))
     assert served.told == ["opened cellar", "leaving", "left", "closed"]
-    assert "--join p2pinfer:secret" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "--join p2pinfer:secret" in out
+    assert err == "loading layers: 50 %, 1 of 2 tensors\n"
 
 
 async def test_the_first_signal_lets_the_peer_leave() -> None:
@@ -71,7 +75,7 @@ async def test_the_second_signal_does_not_wait() -> None:
 
 async def test_a_signal_while_the_peer_starts_ends_it() -> None:
     @asynccontextmanager
-    async def slow_start(config: NodeConfig) -> AsyncIterator[Served]:
+    async def slow_start(config: NodeConfig, *, on_progress: OnProgress) -> AsyncIterator[Served]:
         signal.raise_signal(signal.SIGTERM)
         await trio.Event().wait()
         yield Served(0)
