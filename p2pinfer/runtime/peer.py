@@ -23,7 +23,6 @@ from p2pinfer.errors import (
     LocalProtocolError,
     ModelNotFound,
     NoChain,
-    StorageError,
 )
 from p2pinfer.ids import Endpoint, PeerId, SessionId
 from p2pinfer.inference.generation import Request
@@ -47,6 +46,7 @@ from p2pinfer.runtime.progress import Activity, OnProgress, Phase
 from p2pinfer.runtime.serving import load_own_span
 from p2pinfer.runtime.sockets import Sockets, open_sockets
 from p2pinfer.runtime.status import describe_holding, peer_status
+from p2pinfer.runtime.way_back import WayBack
 from p2pinfer.runtime.worker import Worker
 from p2pinfer.swim.news import Joined, MemberDead, MemberJoined, MemberLeft
 from p2pinfer.wire.messages.client import ChatMessage
@@ -58,8 +58,6 @@ _log = logging.getLogger(__name__)
 
 LEAVE_TIMEOUT_S = 2.0
 """How long the end waits for the word to get around that this peer leaves."""
-REMEMBER_DELAY_S = 1.0
-"""How soon a change of the members is kept for the next start; changes in between are gathered."""
 _GREEDY = Sampling()
 
 
@@ -77,7 +75,7 @@ class Peer:
         self._entry_models: dict[bytes, EntryModel] = {}
         self._opening_model = trio.Lock()
         self._joined = trio.Event()
-        self._members_changed = trio.Event()
+        self._way_back = WayBack(parts)
         self._closed = trio.Event()
         parts.planes.on_effect = self._handle
         parts.streams.handlers.update(client_handlers(self))
@@ -254,7 +252,7 @@ class Peer:
                 _log.info("joined the swarm: %d members", count)
                 self._joined.set()
             case Notify(news=MemberJoined(record=record)):
-                self._members_changed.set()
+                self._way_back.changed()
                 _log.info(
                     "peer %s came: %s %s",
                     record.owner.short,
@@ -297,24 +295,6 @@ class Peer:
         loaded = await load_own_span(self._parts, self._activity)
         if loaded is not None:
             await self.serve(loaded.engine, loaded.served, loaded.model_name)
-
-    async def _remember_members(self) -> None:
-        """Keep the addresses of live members, so that a peer that was killed finds back by itself."""
-        while True:
-            await self._members_changed.wait()
-            await trio.sleep(REMEMBER_DELAY_S)
-            self._members_changed = trio.Event()
-            await trio.to_thread.run_sync(self._remember)
-
-    def _remember(self) -> None:
-        own = self.endpoint
-        addresses = [r.endpoint for r in self._parts.core.swim.alive() if r.endpoint != own]
-        if not addresses:
-            return  # alone, the earlier ones are the only way back
-        try:
-            self._parts.home.remember(addresses)
-        except StorageError as error:
-            _log.warning("the members' addresses were not kept: %s", error)
 
     async def _leave(self) -> None:
         """Say goodbye, and give the word a moment to get around; also while being cancelled."""
@@ -382,10 +362,10 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
         write_node_file(parts.config.node_path, node)
         await join_swarm(parts, peer._joined)
         await peer._serve_own_span()
-        tasks.start_soon(peer._remember_members)
+        tasks.start_soon(peer._way_back.run)
         yield
     finally:
         parts.config.node_path.unlink(missing_ok=True)
         await peer._leave()
-        peer._remember()
+        peer._way_back.keep()
         peer._closed.set()
