@@ -1,13 +1,14 @@
 """An engine that computes nothing: what is left of a step's time is what the peers cost.
 
-    python -m benchmarks.idle_engine CONFIG.toml DIGEST START:END LAYER_COUNT
+    python -m benchmarks.idle_engine CONFIG.toml DIGEST START:END LAYER_COUNT BATCH_US
 
-runs a node that serves such a span.
+runs a node that serves such a span and sleeps so long at each batch.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,12 +28,13 @@ HIDDEN_SIZE = 576
 
 
 class IdleEngine:
-    """Implements `engine.api.Engine` with constants."""
+    """Implements `engine.api.Engine` with constants, and may sleep for a while at each batch."""
 
-    def __init__(self, span: Span, layer_count: int) -> None:
+    def __init__(self, span: Span, layer_count: int, batch_s: float = 0.0) -> None:
         self.span = span
         self.hidden_size = HIDDEN_SIZE
         self._is_last = span.end == layer_count
+        self._batch_s = batch_s
 
     def cache_size_bytes(self, positions_max: int) -> int:
         return positions_max
@@ -50,6 +52,8 @@ class IdleEngine:
         pass
 
     def run(self, batch: Sequence[EngineInput]) -> list[EngineOutput]:
+        if self._batch_s:
+            time.sleep(self._batch_s)
         return [self._run_one(item) for item in batch]
 
     def _run_one(self, item: EngineInput) -> EngineOutput:
@@ -70,12 +74,14 @@ def served(digest: bytes, span: Span, layer_count: int) -> ServedSpan:
     )
 
 
-async def _serve(config_path: Path, digest: bytes, span: Span, layer_count: int) -> None:
+async def _serve(config_path: Path, engine: IdleEngine, span: ServedSpan) -> None:
     async with p2pinfer.open_peer(load_config(config_path)) as peer:
-        await peer.serve(IdleEngine(span, layer_count), served(digest, span, layer_count), "idle:latest")
+        await peer.serve(engine, span, "idle:latest")
         await peer.wait_closed()
 
 
 if __name__ == "__main__":
-    path, digest_text, span_text, count_text = sys.argv[1:5]
-    trio.run(_serve, Path(path), bytes.fromhex(digest_text), Span.parse(span_text), int(count_text))
+    path, digest_text, span_text, count_text, batch_us_text = sys.argv[1:6]
+    own, count = Span.parse(span_text), int(count_text)
+    idle = IdleEngine(own, count, int(batch_us_text) / 1e6)
+    trio.run(_serve, Path(path), idle, served(bytes.fromhex(digest_text), own, count))
