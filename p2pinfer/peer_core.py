@@ -25,8 +25,10 @@ from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId, Span
 from p2pinfer.inference.config import EntryConfig, HopConfig
 from p2pinfer.inference.entry_core import EntryCore
 from p2pinfer.inference.generation import Request
+from p2pinfer.inference.holders import HolderBook
 from p2pinfer.inference.hop_core import HopCore, ServedSpan
-from p2pinfer.inference.planner import Holder, missing_layers
+from p2pinfer.inference.placement import Resident, choose_move
+from p2pinfer.inference.planner import missing_layers
 from p2pinfer.swim.config import SwimConfig
 from p2pinfer.swim.core import SwimCore
 from p2pinfer.swim.news import MemberDead, MemberJoined, MemberLeft, MemberUpdated, RoundTrip
@@ -42,7 +44,6 @@ _ANNOUNCE_INTERVAL_S = 5.0
 """The shortest time between two records that differ only in speed and load."""
 _SPEED_CHANGE = 1.25
 """A speed is announced again when it changed by more than this factor."""
-_ROUND_TRIP_WEIGHT = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,8 @@ class PeerCore:
         sign: Sign,
         now: float,
     ) -> None:
-        self.contact = Contact(PeerId.from_public_key(public_key), endpoint)
+        self._me = PeerId.from_public_key(public_key)
+        self.contact = Contact(self._me, endpoint)
         self.swim = SwimCore(
             public_key=public_key, endpoint=endpoint, config=config.swim, rng=rng, sign=sign, now=now
         )
@@ -80,8 +82,8 @@ class PeerCore:
         self._owners = _message_owners()
         self._holding: Holding | None = None
         self._announced_at = now
-        self._round_trips_s: dict[PeerId, float] = {}
-        self._holders: dict[bytes, list[Holder]] = {}
+        self._book = HolderBook()
+        self.entry.set_holders(self._book.by_digest)
         self._has_handed_over = False
 
     # --- commands -----------------------------------------------------------------------------
@@ -98,17 +100,27 @@ class PeerCore:
         """Tell the swarm, and the entry peers of open sessions, that this peer goes."""
         return self._carry(self.hop.close(now) + self.swim.leave(now), now)
 
-    def serve(self, served: ServedSpan, model: str, now: float) -> list[Effect]:
-        """Serve a span from now on, and tell the swarm."""
-        self._holding = Holding(
+    def prepare(self, holding: Holding, now: float) -> list[Effect]:
+        """Tell the swarm which span this peer is loading, so that nobody else comes to fill the same gap.
+
+        What it serves until then it serves on, for the sessions that are open.
+        """
+        return self._carry(self._hold(replace(holding, loading=True), now), now)
+
+    def serve(self, served: ServedSpan, model: str, now: float, *, movable: bool = False) -> list[Effect]:
+        """Serve a span from now on, instead of the one before if there is one, and tell the swarm."""
+        self._has_handed_over = False
+        self.hop.reopen()
+        holding = Holding(
             model=model,
             digest=served.digest,
             layer_count=served.layer_count,
             start=served.span.start,
             end=served.span.end,
             step_us=0,
+            movable=movable,
         )
-        effects = self.hop.serve(served, now) + self.swim.set_holding(self._holding, now)
+        effects = self.hop.serve(served, now) + self._hold(holding, now)
         me = self.contact
         _, puts = self.dht.put(
             key_of("model", served.digest),
@@ -117,9 +129,7 @@ class PeerCore:
             ttl_s=600.0,
             now=now,
         )
-        effects = self._carry(effects + puts, now)
-        self._plan_with_holders()
-        return effects
+        return self._carry(effects + puts, now)
 
     def drain(self, now: float) -> list[Effect]:
         """Prepare to stop serving without anybody noticing: see `is_drained`.
@@ -129,21 +139,16 @@ class PeerCore:
         """
         if self._holding is None or self._holding.draining:
             return []
-        self._holding = replace(self._holding, draining=True)
-        effects = self.swim.set_holding(self._holding, now)
-        self._plan_with_holders()
+        effects = self._hold(replace(self._holding, draining=True), now)
         return self._carry(effects + self._maybe_hand_over(now), now)
 
     def resume(self, now: float) -> list[Effect]:
         """Serve on: `drain` is taken back."""
         if self._holding is None or not self._holding.draining:
             return []
-        self._holding = replace(self._holding, draining=False)
         self._has_handed_over = False
         self.hop.reopen()
-        effects = self.swim.set_holding(self._holding, now)
-        self._plan_with_holders()
-        return self._carry(effects, now)
+        return self._carry(self._hold(replace(self._holding, draining=False), now), now)
 
     @property
     def is_drained(self) -> bool:
@@ -157,10 +162,25 @@ class PeerCore:
             return ()
         others = [
             holder.span
-            for holder in self._holders.get(held.digest, ())
-            if holder.peer != self.contact.peer and not holder.draining and holder.span.overlaps(held.span)
+            for holder in self._book.by_digest.get(held.digest, ())
+            if holder.peer != self._me and not holder.draining and holder.span.overlaps(held.span)
         ]
         return missing_layers(others, held.span)
+
+    def advised_span(self) -> Span | None:
+        """The span that this peer should hold instead of the one it holds; None while it may stay.
+
+        It is the one peer of the swarm, by its own view, that should move now.
+        """
+        held = self._holding
+        if held is None or not held.movable:
+            return None
+        move = choose_move(held.layer_count, self.residents(held.digest))
+        return move.span if move is not None and move.peer == self._me else None
+
+    def residents(self, digest: bytes) -> list[Resident]:
+        """Who holds which layers of a model, or loads them, as far as this peer knows."""
+        return self._book.residents(digest)
 
     def move(self, session: SessionId, away: PeerId, to: PeerId | None, now: float) -> list[Effect]:
         """Let another holder take over a peer's part of a session that was opened here.
@@ -177,7 +197,6 @@ class PeerCore:
         Raises:
             NoChain: Some layers have no live holder.
         """
-        self._plan_with_holders()
         session, effects = self.entry.open(request, now)
         return session, self._carry(effects, now)
 
@@ -224,7 +243,7 @@ class PeerCore:
 
     def round_trip_s(self, peer: PeerId) -> float | None:
         """The measured round trip to a member, smoothed; None before the first probe."""
-        return self._round_trips_s.get(peer)
+        return self._book.round_trip_s(peer)
 
     def statistics(self) -> Mapping[str, Any]:
         """The statistics of each core, by its name."""
@@ -279,7 +298,7 @@ class PeerCore:
             effect = pending.popleft()
             more: list[Effect] = []
             match effect:
-                case Send(to=to, message=message) if to.peer == self.contact.peer:
+                case Send(to=to, message=message) if to.peer == self._me:
                     more = self._route(self.contact, message, now)
                 case Notify(news=news):
                     outside.append(effect)
@@ -292,33 +311,21 @@ class PeerCore:
     def _on_news(self, news: object, now: float) -> list[Effect]:
         match news:
             case MemberJoined(record=record) | MemberUpdated(record=record):
-                self._plan_with_holders()
+                self._book.put(record.contact, record.holding)
                 return self.dht.heard(record.contact, now) + self._maybe_hand_over(now)
             case MemberDead(peer=peer) | MemberLeft(peer=peer):
-                self._round_trips_s.pop(peer, None)
-                self._plan_with_holders()
+                self._book.forget(peer)
                 return self.entry.member_dead(peer, now) + self.dht.forget(peer, now)
             case RoundTrip(peer=peer, seconds=seconds):
-                known = self._round_trips_s.get(peer, seconds)
-                self._round_trips_s[peer] = known + (seconds - known) * _ROUND_TRIP_WEIGHT
+                self._book.took(peer, seconds)
         return []
 
-    def _plan_with_holders(self) -> None:
-        """Give the planner the swarm's holders as SWIM knows them now, and this peer as it is."""
-        holders: dict[bytes, list[Holder]] = {}
-        for record in self.swim.alive():
-            is_own = record.owner == self.contact.peer
-            # What this peer holds it knows at once; its record says so a moment later.
-            held = self._holding if is_own else record.holding
-            if held is None or not record.is_plausible:
-                continue
-            round_trip_s = 0.0 if is_own else self.round_trip_s(record.owner)
-            holder = Holder(
-                record.contact, held.span, held.step_us / 1e6, held.queue, round_trip_s, held.draining
-            )
-            holders.setdefault(held.digest, []).append(holder)
-        self._holders = holders
-        self.entry.set_holders(holders)
+    def _hold(self, holding: Holding, now: float) -> list[Effect]:
+        """Say what this peer holds; what it says of itself it knows at once."""
+        self._holding = holding
+        self._book.put(self.contact, holding)
+        self._book.took(self._me, 0.0)
+        return self.swim.set_holding(holding, now)
 
     def _maybe_hand_over(self, now: float) -> list[Effect]:
         """While draining: ask the open sessions to move, once others hold what this peer holds."""
@@ -339,8 +346,7 @@ class PeerCore:
         if held.queue == queue and high <= low * _SPEED_CHANGE:
             return []
         self._announced_at = now
-        self._holding = replace(held, step_us=step_us, queue=queue)
-        return self.swim.set_holding(self._holding, now)
+        return self._hold(replace(held, step_us=step_us, queue=queue), now)
 
 
 def _message_owners() -> dict[type, str]:

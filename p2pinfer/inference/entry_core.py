@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from p2pinfer.effects import Deliver, Effect, Message, Send
@@ -63,13 +63,13 @@ class EntryCore:
         self._me = me
         self._config = config
         self._rng = rng
-        self._holders: Mapping[bytes, Sequence[Holder]] = {}
+        self._holders: Mapping[bytes, Collection[Holder]] = {}
         self._generations: dict[SessionId, Generation] = {}
         self._parked = ParkingLot(config)
         self._counts: Counter[str] = Counter()
 
-    def set_holders(self, holders: Mapping[bytes, Sequence[Holder]]) -> None:
-        """Plan with these from now on; by model digest."""
+    def set_holders(self, holders: Mapping[bytes, Collection[Holder]]) -> None:
+        """Plan with these from now on, by model digest; a live view stays true by itself."""
         self._holders = holders
 
     def open(self, request: Request, now: float) -> tuple[SessionId, list[Effect]]:
@@ -493,7 +493,7 @@ class EntryCore:
         trouble.excused |= avoided & {hop.contact.peer for hop in chain if hop.contact.peer}
         return chain
 
-    def _planned(self, holders: Sequence[Holder], layers: Span) -> tuple[ChainHop, ...]:
+    def _planned(self, holders: Collection[Holder], layers: Span) -> tuple[ChainHop, ...]:
         """Plan a chain, with peers that are about to stop only where nobody else holds their layers.
 
         Raises:

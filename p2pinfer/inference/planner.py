@@ -93,7 +93,7 @@ def plan_chain(
 
 
 def mend_chain(
-    chain: Sequence[ChainHop], holders: Sequence[Holder], *, lost: Collection[PeerId]
+    chain: Sequence[ChainHop], holders: Collection[Holder], *, lost: Collection[PeerId]
 ) -> tuple[ChainHop, ...]:
     """Replace the hops of `lost` peers and keep the others, whose caches are worth more than a better plan.
 

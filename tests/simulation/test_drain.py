@@ -1,13 +1,17 @@
-"""Draining and moving: sessions leave a peer by somebody's wish, and nobody who reads notices."""
+"""Draining and moving: sessions leave a peer by somebody's wish, and spans move to where they lack."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 
 from p2pinfer.errors import LocalProtocolError, NoChain
 from p2pinfer.ids import Span
+from p2pinfer.inference.hop_core import ServedSpan
 from p2pinfer.inference.news import GenerationFailed
-from tests.inference.swarm import unbroken
+from p2pinfer.testing.host import Host
+from tests.inference.swarm import TimedHashEngine, unbroken
 from tests.simulation.peer_swarm import PeerSwarm
 
 EXPECTED = unbroken()
@@ -25,6 +29,10 @@ def run_to_token(swarm: PeerSwarm, session: object, count: int) -> None:
 
 def drain(swarm: PeerSwarm, name: str) -> None:
     swarm.world.hosts[name].call(lambda core, now: (None, core.drain(now)))
+
+
+def serve(host: Host, served: ServedSpan, *, movable: bool) -> None:
+    host.call(lambda core, now: (None, core.serve(served, "hash:12", now, movable=movable)))
 
 
 @pytest.mark.parametrize("hop", [0, 1, 2])
@@ -110,3 +118,36 @@ def test_a_move_that_nobody_can_take_changes_nothing() -> None:
     with pytest.raises(LocalProtocolError, match="does not run through"):
         me.move(session, me.contact.peer, None, swarm.world.now)
     assert swarm.run(session) == EXPECTED
+
+
+def test_one_of_those_that_may_move_is_told_to_fill_a_gap() -> None:
+    swarm = swarm_of(10)
+    served = {name: host.core.hop._served for name, host in swarm.world.hosts.items() if name != "me"}
+    for name, host in swarm.world.hosts.items():
+        if name != "me":
+            serve(host, served[name], movable=True)
+    swarm.world.run_for(5.0)
+
+    def advised() -> dict[str, Span]:
+        hosts = {name: host for name, host in swarm.world.hosts.items() if host.up and name != "me"}
+        return {name: span for name, host in hosts.items() if (span := host.core.advised_span())}
+
+    assert advised() == {}
+    for name in ("c0", "c1"):
+        swarm.world.hosts[name].crash()
+    assert swarm.world.run_until_true(lambda: len(advised()) == 1, 30.0)
+    swarm.world.run_for(5.0)
+    ((name, span),) = advised().items()
+    assert span == Span(8, 12)
+    mover = swarm.world.hosts[name]
+    holding = replace(mover.core._holding, start=span.start, end=span.end)
+    mover.call(lambda core, now: (None, core.prepare(holding, now)))
+    swarm.world.run_for(2.0)
+    assert advised() == {}  # who loads counts as if it held
+    with pytest.raises(NoChain):
+        swarm.ask()
+    assert mover.worker is not None
+    mover.worker.engine = TimedHashEngine(span, 12)
+    serve(mover, replace(served[name], span=span), movable=True)
+    swarm.world.run_for(2.0)
+    assert swarm.run(swarm.ask()) == EXPECTED

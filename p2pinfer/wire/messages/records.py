@@ -62,6 +62,10 @@ class Holding(Message):
     """Sessions now open at the holder."""
     draining: bool = False
     """It will stop serving: new sessions go elsewhere where they can."""
+    loading: bool = False
+    """It does not serve these layers yet, but will: nobody else need fill that gap."""
+    movable: bool = False
+    """It may hold other layers as well, should the swarm lack them more."""
 
     @property
     def span(self) -> Span:

@@ -1,0 +1,92 @@
+"""Who holds which layers of which model, as the swarm said last: kept up to date one record at a time.
+
+The planner and the placement read it; whoever hears of a member writes it. What is handed out is a live view,
+so that news of one member costs the same in a swarm of three and of a thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from p2pinfer.ids import Contact, PeerId
+from p2pinfer.inference.placement import Resident
+from p2pinfer.inference.planner import UNKNOWN_LAYER_S, Holder
+from p2pinfer.wire.messages.records import Holding
+
+__all__ = ["HolderBook"]
+
+_ROUND_TRIP_WEIGHT = 0.25
+"""Weight of the newest round trip in its moving average."""
+
+
+class HolderBook:
+    """The holders of all models, with the round trips measured to them."""
+
+    def __init__(self) -> None:
+        self._held: dict[PeerId, tuple[Contact, Holding]] = {}
+        self._holders: dict[bytes, dict[PeerId, Holder]] = {}
+        self._views: dict[bytes, Collection[Holder]] = {}
+        self._round_trips_s: dict[PeerId, float] = {}
+
+    @property
+    def by_digest(self) -> Mapping[bytes, Collection[Holder]]:
+        """Who serves now, by model: a live view. Who loads is not in it, who drains is."""
+        return self._views
+
+    def put(self, contact: Contact, held: Holding | None) -> None:
+        """Take what a member says that it holds instead of what it said before."""
+        if contact.peer is None:
+            return
+        self._remove(contact.peer)
+        if held is not None and held.start < held.end <= held.layer_count:
+            self._held[contact.peer] = (contact, held)
+            self._place(contact.peer)
+
+    def forget(self, peer: PeerId) -> None:
+        """A member is dead or gone."""
+        self._remove(peer)
+        self._round_trips_s.pop(peer, None)
+
+    def took(self, peer: PeerId, seconds: float) -> None:
+        """A member answered after so long."""
+        known = self._round_trips_s.get(peer, seconds)
+        self._round_trips_s[peer] = known + (seconds - known) * _ROUND_TRIP_WEIGHT
+        if peer in self._held:
+            self._place(peer)
+
+    def round_trip_s(self, peer: PeerId) -> float | None:
+        """The measured round trip to a member, smoothed; None before the first."""
+        return self._round_trips_s.get(peer)
+
+    def residents(self, digest: bytes) -> list[Resident]:
+        """Who holds, or is loading, which layers of a model, for the placement."""
+        return [
+            Resident(
+                peer,
+                held.span,
+                1e6 / held.step_us if held.step_us else 1 / (UNKNOWN_LAYER_S * len(held.span)),
+                held.movable and not (held.loading or held.draining),
+            )
+            for peer, (_, held) in self._held.items()
+            if held.digest == digest
+        ]
+
+    def _place(self, peer: PeerId) -> None:
+        contact, held = self._held[peer]
+        if held.loading:
+            return
+        holders = self._holders.get(held.digest)
+        if holders is None:
+            holders = self._holders[held.digest] = {}
+            self._views[held.digest] = holders.values()
+        holders[peer] = Holder(
+            contact, held.span, held.step_us / 1e6, held.queue, self.round_trip_s(peer), held.draining
+        )
+
+    def _remove(self, peer: PeerId) -> None:
+        known = self._held.pop(peer, None)
+        holders = self._holders.get(known[1].digest) if known is not None else None
+        if known is not None and holders is not None:
+            holders.pop(peer, None)
+            if not holders:
+                del self._holders[known[1].digest], self._views[known[1].digest]
