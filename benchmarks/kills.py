@@ -3,9 +3,9 @@
     python -m benchmarks.kills [--json] [--kills N] [--stops N] [--holders N] [--seed N] [--model NAME]
 
 Real processes on loopback, four holders for each run of layers. Each answer loses one peer of its chain,
-drawn at random, at a moment drawn over the whole of the undisturbed run, the prompt included: to `kill -9`, or
-to `kill -STOP`, which leaves its connections open; the process is ended when the answer is there. A new one
-takes its place before the next.
+drawn at random, at a moment drawn over the whole of the undisturbed run, the prompt included: to `kill -9`,
+or to `kill -STOP`, which leaves its connections open; the process is ended when the answer is there. A new
+one takes its place before the next.
 
 A pause is what a reader feels: the time from the last token before the failure to the first one after it. For
 a peer lost before the first token it is what that token came later than in the undisturbed run. Both kinds of
