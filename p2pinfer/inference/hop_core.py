@@ -138,13 +138,15 @@ class HopCore:
         """Take the engine's outputs of the oldest batch in work, in its order."""
         effects: list[Effect] = []
         failed: SessionId | None = None
-        for item, output in zip(self._in_work.popleft(), results, strict=True):
+        # It counts as in work until all is taken: a token that comes back here at once begins no other batch.
+        for item, output in zip(self._in_work[0], results, strict=True):
             item.session.computing -= 1
             if not self._sessions.is_open(item.session) or failed == item.session.id:
                 self._counts["computed_in_vain"] += 1
                 continue
             effects += self._on_output(item, output, now)
             failed = item.session.id if output.error is not None else None
+        self._in_work.popleft()
         return effects + self._maybe_compute(now)
 
     def disconnected(self, contact: Contact, now: float) -> list[Effect]:
