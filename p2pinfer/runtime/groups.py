@@ -9,7 +9,6 @@ layers so large that a peer takes much longer for half a layer than the network 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
@@ -24,12 +23,14 @@ from p2pinfer.engine.api import Engine, EngineInput
 from p2pinfer.engine.tensor_engine import GroupBroken, ShardEngine, TensorEngine
 from p2pinfer.engine.tensor_shard import ShardCut, even_cuts
 from p2pinfer.errors import (
+    ConfigError,
     InternalError,
     LocalProtocolError,
     ModelNotFound,
     Overloaded,
     P2PInferError,
     PeerUnreachable,
+    UnavailableError,
 )
 from p2pinfer.ids import Contact, PeerId, Span
 from p2pinfer.inference.hop_core import ServedSpan
@@ -119,29 +120,36 @@ class Groups:
             PeerUnreachable: A member is not known to live.
         """
         local = await trio.to_thread.run_sync(self._find, model)
-        cuts = cuts or even_cuts(
-            await trio.to_thread.run_sync(read_engine_config, local.path), 1 + len(members)
-        )
-        known = {record.owner: record.contact for record in self._parts.core.swim.alive()}
-        unknown = [peer.short for peer in members if peer not in known]
-        if unknown:
-            raise PeerUnreachable(f"{', '.join(unknown)} is not alive in the swarm, as far as known here")
+        if not cuts:
+            whole = await trio.to_thread.run_sync(read_engine_config, local.path)
+            cuts = even_cuts(whole, 1 + len(members))
         if len(cuts) != 1 + len(members):
-            raise LocalProtocolError(f"{1 + len(members)} peers need as many cuts, not {len(cuts)}")
-        contacts = [self._parts.core.contact, *(known[peer] for peer in members)]
+            raise ConfigError(f"{1 + len(members)} peers need as many cuts, not {len(cuts)}")
+
+        def request() -> JoinGroup:
+            return JoinGroup(
+                group=os.urandom(GROUP_ID_SIZE_BYTES),
+                digest=local.manifest.digest,
+                start=span.start,
+                end=span.end,
+                ranks=tuple(map(_group_rank, self._contacts(members), cuts)),
+                deadline_ms=round(settings.deadline_s * 1000),
+            )
+
+        request()
         config, weights = await trio.to_thread.run_sync(load_shard_weights, local.path, span, cuts, 0)
-        template = JoinGroup(
-            group=bytes(GROUP_ID_SIZE_BYTES),
-            digest=local.manifest.digest,
-            start=span.start,
-            end=span.end,
-            ranks=tuple(map(_group_rank, contacts, cuts)),
-            deadline_ms=round(settings.deadline_s * 1000),
-        )
-        leader = Leader(self._parts.streams, template, self._registered, settings)
+        leader = Leader(self._parts.streams, request, self._registered, settings)
         engine = TensorEngine(config, weights, cuts[0], leader)
         await self._nursery.start(leader.hold)
         await self._serve(engine, await trio.to_thread.run_sync(served_span, local, engine), local.name)
+
+    def _contacts(self, members: Sequence[PeerId]) -> list[Contact]:
+        """Where the ranks are now: a peer that comes back may listen elsewhere."""
+        known = {record.owner: record.contact for record in self._parts.core.swim.alive()}
+        lost = [peer.short for peer in members if peer not in known]
+        if lost:
+            raise PeerUnreachable(f"{', '.join(lost)} is not alive in the swarm, as far as is known here")
+        return [self._parts.core.contact, *(known[peer] for peer in members)]
 
     def _find(self, model: str) -> LocalModel:
         store = self._parts.store
@@ -233,7 +241,7 @@ class Leader:
 
     Args:
         streams: The way to the members.
-        template: What they are asked, but for the group's name: each time it is formed it has a new one.
+        request: Makes what they are asked, anew each time that the group is formed.
         registered: Lets a link have its parts, for as long as the block lasts.
         settings: Deadlines.
     """
@@ -241,12 +249,12 @@ class Leader:
     def __init__(
         self,
         streams: Streams,
-        template: JoinGroup,
+        request: Callable[[], JoinGroup],
         registered: Callable[[Link], AbstractContextManager[None]],
         settings: GroupSettings,
     ) -> None:
         self._streams = streams
-        self._template = template
+        self._request = request
         self._registered = registered
         self._settings = settings
         self._formed: Link | None = None
@@ -303,11 +311,11 @@ class Leader:
         while True:
             try:
                 await self._form(begin)
-            except GroupBroken as error:
+            except UnavailableError as error:
                 if not has_begun:
                     raise
-                _log.warning("a group ended: %s", error)
-                self._reason = f"the group has lost a peer: {error}"
+                _log.log(logging.WARNING if str(error) != self._reason else logging.DEBUG, "%s", error)
+                self._reason = str(error)
             await trio.sleep(self._settings.rejoin_interval_s)
 
     async def _form(self, on_ready: Callable[[], None]) -> None:
@@ -315,8 +323,9 @@ class Leader:
 
         Raises:
             GroupBroken: Always: how it ended.
+            PeerUnreachable: A member is not known to live.
         """
-        request = dataclasses.replace(self._template, group=os.urandom(GROUP_ID_SIZE_BYTES))
+        request = self._request()
         link = Link(
             request.group,
             [rank.contact for rank in request.ranks],

@@ -269,12 +269,14 @@ def test_a_member_joins_only_a_group_that_is_in_order() -> None:
 async def test_a_leader_without_its_group_refuses_and_never_waits() -> None:
     async with running(peer := Peer("rank0")):
         pass
-    template = JoinGroup(group=GROUP, digest=bytes(32), start=2, end=6, ranks=(), deadline_ms=1000)
+
+    def request() -> JoinGroup:
+        raise AssertionError("nothing is formed")
 
     def registered(link: Link) -> Any:
         raise AssertionError("nothing is formed")
 
-    leader = Leader(peer.streams, template, registered, GroupSettings())
+    leader = Leader(peer.streams, request, registered, GroupSettings())
     with pytest.raises(GroupBroken, match="not formed"):
         leader.announce([EngineInput(SESSION, 0, hidden=ROWS, layers=SPAN)])
     with pytest.raises(GroupBroken, match="not formed"):
