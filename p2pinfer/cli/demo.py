@@ -20,7 +20,7 @@ from p2pinfer.cli.failures import run_command
 from p2pinfer.cli.local_swarm import LocalNode, LocalSwarm, open_swarm
 from p2pinfer.cli.output import console, say, write
 from p2pinfer.cli.progress import progress
-from p2pinfer.cli.status import status_table
+from p2pinfer.cli.status_screen import peer_table
 from p2pinfer.errors import P2PInferError
 from p2pinfer.ids import Span
 from p2pinfer.wire.messages.inference import Sampling
@@ -54,7 +54,7 @@ async def _run(prompt: str, cache_dir: Path) -> int:
         await trio.to_thread.run_sync(_pull, cache_dir)
         say(f"Starting six node processes, each with ten of the 30 layers of {MODEL} ...")
         async with open_swarm(SPANS, model=MODEL, cache_dir=cache_dir) as swarm:
-            console().print(status_table(swarm.peer.status()))
+            console().print(peer_table(swarm.peer.status()))
             outcome = await _compare(swarm, prompt)
         nursery.cancel_scope.cancel()
     return outcome

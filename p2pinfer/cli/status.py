@@ -1,58 +1,71 @@
-"""`status`: who is in the swarm, who holds which layers, and how far away everybody is.
+"""`status`: what a node does, who is in its swarm, and whether every layer is held.
 
-It shows what `peer.status()` returns:
-
-    {"peer": hex, "name": text, "endpoint": "host:port", "swarm": hex, "model": text, "span": "0:10" or null,
-     "sessions": count, "uptime_s": number,
-     "peers": [{"peer", "name", "endpoint", "state", "model", "span", "sessions", "rtt_ms"}, ...]}
-
-What is not there is shown as a dash: nodes of another version may say less.
+It shows what `peer.status()` returns; `docs/cli.md` lists the keys. What is not there is shown as a dash or
+left out: nodes of another version may say less.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Callable
+from typing import Any
 
 from p2pinfer.cli import connection
-from p2pinfer.cli.arguments import add_node
-from p2pinfer.cli.output import console, harmless, say
+from p2pinfer.cli.arguments import add_node, checked
+from p2pinfer.cli.output import console, say
+from p2pinfer.cli.status_screen import status_screen
 
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
-__all__ = ["EPILOG", "configure", "run", "status_table"]
+__all__ = ["EPILOG", "configure", "run"]
 
 EPILOG = """\
 examples:
   p2pinfer status
+  p2pinfer status --watch
   p2pinfer status --node 192.168.1.5:7946 --json
 """
 
-COLUMNS = ("peer", "address", "state", "layers", "model", "sessions", "round trip")
-STATE_STYLES = {"alive": "green", "suspect": "yellow", "dead": "red", "left": "dim"}
-PEER_DIGITS = 8
-"""As `PeerId.short`."""
+WATCH_S = 2.0
+WATCH_S_MIN = 0.1
+"""Asking costs the node a fraction of a millisecond."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=checked(_seconds),
+        const=WATCH_S,
+        metavar="SECONDS",
+        help=f"ask again and again, every {WATCH_S:g} seconds if not said otherwise; Ctrl-C ends it",
+    )
     add_node(parser)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number of seconds") from None
+    if not WATCH_S_MIN <= value <= 86400:
+        raise ValueError(f"{text} is not between {WATCH_S_MIN:g} and 86400 seconds")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask a node and print its answer."""
     import trio
 
-    status = trio.run(_ask, args)
-    if args.json:
-        say(json.dumps(status))
-    else:
-        console().print(status_table(status))
+    if args.watch is None:
+        _show_once(args.json)(trio.run(_ask, args))
+        return 0
+    try:
+        trio.run(_watch, args)
+    except KeyboardInterrupt:
+        pass  # that is how it ends
     return 0
 
 
@@ -61,46 +74,27 @@ async def _ask(args: argparse.Namespace) -> dict[str, Any]:
         return await client.status()
 
 
-def status_table(status: Mapping[str, Any]) -> Table:
-    """Return the table of a node's status: itself first, then its peers by layers and name."""
-    from rich.box import SIMPLE
-    from rich.table import Table
+async def _watch(args: argparse.Namespace) -> None:
+    import trio
 
-    swarm = str(status.get("swarm") or "")[:PEER_DIGITS] or "-"
-    table = Table(box=SIMPLE, title=f"swarm {harmless(swarm)}", title_justify="left", pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, justify="right" if column in ("sessions", "round trip") else "left")
-    table.add_row(*_row({**status, "state": "this node", "rtt_ms": None}))
-    for peer in sorted(status.get("peers", ()), key=_order):
-        table.add_row(*_row(peer))
-    return table
+    async with connection.open_client(args) as client:
+        status = await client.status()
+        if args.json or not sys.stdout.isatty():
+            show = _show_once(args.json)
+            while True:
+                show(status)
+                sys.stdout.flush()
+                await trio.sleep(args.watch)
+                status = await client.status()
+        from rich.live import Live
 
-
-def _order(peer: Mapping[str, Any]) -> tuple[int, str, str]:
-    start, _, _ = str(peer.get("span") or "").partition(":")
-    return (
-        int(start) if start.isdigit() else 1 << 30,
-        str(peer.get("name") or ""),
-        str(peer.get("peer") or ""),
-    )
+        with Live(status_screen(status), console=console(), screen=True, auto_refresh=False) as live:
+            while True:
+                await trio.sleep(args.watch)
+                live.update(status_screen(await client.status()), refresh=True)
 
 
-def _row(peer: Mapping[str, Any]) -> list[Text]:
-    from rich.text import Text
-
-    def cell(key: str) -> str:
-        value = peer.get(key)
-        return "-" if value is None or value == "" else harmless(str(value)).replace("\n", " ")
-
-    short = cell("peer")[:PEER_DIGITS]
-    rtt = peer.get("rtt_ms")
-    # Text and not str: what a peer calls itself is shown, not read as markup.
-    return [
-        Text(f"{cell('name')} ({short})" if peer.get("name") else short),
-        Text(cell("endpoint")),
-        Text(cell("state"), style=STATE_STYLES.get(cell("state"), "")),
-        Text(cell("span")),
-        Text(cell("model")),
-        Text(cell("sessions")),
-        Text(f"{rtt:.1f} ms" if isinstance(rtt, int | float) else "-"),
-    ]
+def _show_once(as_json: bool) -> Callable[[dict[str, Any]], None]:
+    if as_json:
+        return lambda status: say(json.dumps(status))
+    return lambda status: console().print(status_screen(status))

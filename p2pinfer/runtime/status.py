@@ -117,6 +117,7 @@ def _member(core: PeerCore, view: MemberView) -> dict[str, Any]:
         "state": view.state.name.lower(),
         **_held(held),
         "sessions": held.queue if held else None,
+        "draining": held.draining if held else False,
         "step_ms": round(held.step_us / 1000, 3) or None if held else None,
         "rtt_ms": _milliseconds(core, record.owner),
     }

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from p2pinfer.cli.app import main
 from p2pinfer.cli.generate import stats_line
-from p2pinfer.cli.status import status_table
+from p2pinfer.cli.status_screen import status_screen
 from p2pinfer.errors import NoChain
 from p2pinfer.ids import Endpoint
 from p2pinfer.wire.messages.client import ChatMessage
@@ -48,9 +48,48 @@ STATUS: dict[str, Any] = {
 }
 
 
+PEERS = STATUS["peers"]
+BUSY: dict[str, Any] = {
+    **STATUS,
+    "phase": "serving",
+    "uptime_s": 7999,
+    "prompts": [{"done": 256, "total": 512}],
+    "sessions_parked": 1,
+    "waiting_steps": 3,
+    "step_ms": 12.3,
+    "kv_cache": {
+        "used_bytes": 12 << 20,
+        "used_percent": 1.17,
+        "reserved_bytes": 48 << 20,
+        "reserved_percent": 4.69,
+        "budget_bytes": 1 << 30,
+    },
+    "speed": {
+        "decode_tokens_per_s": {"last_10_s": 31.5, "last_60_s": 28.1},
+        "prefill_tokens_per_s": {"last_10_s": 0.0, "last_60_s": 12.0},
+        "busy_percent": {"last_10_s": 43.0, "last_60_s": 20.1},
+    },
+    "batches": {"count": 52, "mean": 1.8, "sizes": {"1": 40, "2": 12}},
+    "recoveries": {"count": 2, "last_pause_ms": 41.2, "last_ago_s": 180},
+    "refused": {"overloaded": 3},
+    "models": [
+        {
+            "model": "smollm2:135m",
+            "layer_count": 30,
+            "holders_min": 0,
+            "spans": [
+                {"span": "0:10", "holders": 1},
+                {"span": "10:12", "holders": 0},
+                {"span": "12:30", "holders": 1},
+            ],
+        }
+    ],
+}
+
+
 def rendered(status: dict[str, Any]) -> str:
-    console = Console(file=io.StringIO(), width=160)
-    console.print(status_table(status))
+    console = Console(file=io.StringIO(), width=80)
+    console.print(status_screen(status))
     output = console.file
     assert isinstance(output, io.StringIO)
     return output.getvalue()
@@ -197,17 +236,100 @@ def test_status_as_json(node: ListeningClient, capsys: pytest.CaptureFixture[str
 def test_status_as_a_table(node: ListeningClient, capsys: pytest.CaptureFixture[str]) -> None:
     node.state = STATUS
     assert main(["status"]) == 0
-    assert "cellar (aaaaaaaa)" in capsys.readouterr().out
+    assert "aaaaaaaa cellar" in capsys.readouterr().out
 
 
 def test_the_table_has_this_node_first_and_then_its_peers_by_layers() -> None:
     lines = rendered(STATUS).splitlines()
-    rows = [line for line in lines if "10.0.0." in line]
+    rows = [line for line in lines if "10.0.0." in line][1:]
     assert ["this node" in rows[0], "alive" in rows[1], "suspect" in rows[2]] == [True] * 3
     assert "15:30" in rows[1]
     assert "1.3 ms" in rows[1]
-    assert rows[2].count(" - ") >= 1
-    assert "swarm 5e5e5e5e" in lines[0]
+    assert rows[2].count(" -") >= 1
+
+
+def test_the_screen_fits_into_80_columns() -> None:
+    longest = {**PEERS[0], "name": "x" * 63, "endpoint": "[2001:db8:1234:5678::9abc]:7946", "step_ms": 1234.5}
+    lines = rendered({**BUSY, "peers": [longest, {**PEERS[1], "model": "llama:8b"}]}).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line.startswith("cccccccc xx") and "suspect" in line]
+
+
+def test_a_busy_node_says_what_it_does() -> None:
+    shown = rendered(BUSY)
+    for text in (
+        "aaaaaaaa cellar at 10.0.0.1:7946: serving layers 0:15 of smollm2:135m",
+        "swarm       5e5e5e5e, up 2 h 13 min",
+        "prompt      256 of 512 tokens computed",
+        "sessions    2 open, 1 parked, 3 steps waiting",
+        "cache       12.0 MiB used (1.17 %), 48.0 MiB reserved (4.69 %) of 1.0 GiB",
+        "decode      31.5 tokens/s now, 28.1 in the last minute",
+        "engine busy 43.0 % now, 20.1 in the last minute",
+        "batches     1.8 sessions on average; sessions x batches: 1 x 40, 2 x 12",
+        "recoveries  2; the last cost 41.2 ms, 3 min ago",
+        "refused     overloaded 3",
+        "smollm2:135m: nobody holds layers 10:12 of 30",
+    ):
+        assert text in shown
+
+
+def test_a_loading_node_says_how_far_it_is() -> None:
+    progress = {"work": "loading layers 0:15 of m", "done": 5, "total": 9, "unit": "tensors", "percent": 55.6}
+    shown = rendered({**STATUS, "span": None, "phase": "loading", "progress": progress})
+    assert "10.0.0.1:7946: loading 56 %" in shown
+    assert "progress    loading layers 0:15 of m: 5 of 9 tensors" in shown
+    progress |= {"done": 1 << 20, "total": 2 << 20, "unit": "bytes"}
+    assert "1.0 MiB of 2.0 MiB" in rendered({**STATUS, "phase": "pulling", "progress": progress})
+
+
+@pytest.mark.parametrize(
+    ("holders", "text"),
+    [
+        (1, "all 30 layers are held, some by one peer alone"),
+        (2, "all 30 layers are held, each by 2 peers or more"),
+    ],
+)
+def test_a_whole_model_says_how_safe_it_is(holders: int, text: str) -> None:
+    model = {
+        "model": "m",
+        "layer_count": 30,
+        "holders_min": holders,
+        "spans": [{"span": "0:30", "holders": 1}],
+    }
+    assert text in rendered({**STATUS, "models": [model]})
+
+
+def test_watching_shows_every_answer_until_interrupted(
+    node: ListeningClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.state = {"phase": "serving"}
+    node.interrupt_after = 3
+    assert main(["status", "--json", "--watch", "0.1"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [node.state] * 2
+    assert len(node.asked) == 1  # one connection for all
+
+
+def test_watching_without_a_terminal_writes_no_control_characters(
+    node: ListeningClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.state = BUSY
+    node.interrupt_after = 3
+    assert main(["status", "--watch", "0.1"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("aaaaaaaa cellar at") == 2
+    assert "\x1b" not in out
+
+
+def test_watching_on_a_terminal_gives_the_screen_back(
+    node: ListeningClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    node.state = BUSY
+    node.interrupt_after = 2
+    assert main(["status", "--watch", "0.1"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("\x1b[?1049h") < out.index("aaaaaaaa cellar at") < out.index("\x1b[?1049l")
 
 
 def test_a_name_cannot_play_tricks_on_the_terminal() -> None:
@@ -218,4 +340,6 @@ def test_a_name_cannot_play_tricks_on_the_terminal() -> None:
 
 def test_a_status_that_says_nothing_is_shown_all_the_same() -> None:
     assert "this node" in rendered({})
+    nothing = dict.fromkeys(BUSY)
+    assert "this node" in rendered({**nothing, "span": "0:1"})
     assert "this node" in rendered({"peers": [{}], "span": None, "swarm": None})
