@@ -210,6 +210,19 @@ class PeerCore:
         """Give a message to the core whose it is."""
         return self._carry(self._route(sender, message, now), now)
 
+    def receive_all(self, sender: Contact, messages: Sequence[Message], now: float) -> list[Effect]:
+        """Give messages that came together to their cores: their steps are computed together, too.
+
+        Taken one by one, the first step would be a batch of its own, and those that a hop computed together
+        would drift apart along the chain.
+        """
+        effects: list[Effect] = []
+        self.hop.hold()
+        for message in messages:
+            effects += self._route(sender, message, now)
+        effects += self.hop.release(now)
+        return self._carry(effects, now)
+
     def disconnected(self, contact: Contact, now: float) -> list[Effect]:
         """A stream ended: whoever relied on it hears of it."""
         effects = self.entry.disconnected(contact, now) + self.hop.disconnected(contact, now)

@@ -77,6 +77,7 @@ class HopCore:
         self._sessions = SessionTable(config)
         self._in_work: deque[list[_Work]] = deque()
         self._closing = False
+        self._is_held = False
         self._counts: Counter[str] = Counter()
         self.step_s = 0.0
         """Moving average of a decode step through the span, in seconds; 0 before the first."""
@@ -133,6 +134,15 @@ class HopCore:
                 return self._park(session, now) if message.keep else self._end(session)
         self._counts["ignored"] += 1
         return []
+
+    def hold(self) -> None:
+        """Compute nothing until `release`, so that the steps taken until then go in one batch."""
+        self._is_held = True
+
+    def release(self, now: float) -> list[Effect]:
+        """Compute what was taken since `hold`."""
+        self._is_held = False
+        return self._maybe_compute(now)
 
     def computed(self, results: tuple[EngineOutput, ...], now: float) -> list[Effect]:
         """Take the engine's outputs of the oldest batch in work, in its order."""
@@ -381,7 +391,7 @@ class HopCore:
 
     def _maybe_compute(self, now: float) -> list[Effect]:
         """Start an iteration if none is in work and somebody waits."""
-        if self._in_work or self._served is None:
+        if self._in_work or self._is_held or self._served is None:
             return []
         waiting = [
             Waiting(s.id, s.waiting[s.next_step].row_count, s.waiting_since)

@@ -80,7 +80,7 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
     planes = Planes(datagrams, streams, disk)
     driver = Driver(core, clock=clock, performer=planes)
     inputs.append(Inputs(driver))
-    events.on_message = inputs[0].on_message
+    events.on_messages = inputs[0].on_messages
     events.on_disconnect = inputs[0].on_disconnect
     store = ModelStore(config.models_dir)
     return Parts(config, home, clock, core, driver, planes, streams, datagrams, store)

@@ -3,8 +3,8 @@
 Rules:
 
 1. A write happens at once, in the caller's turn, while the socket takes it; only then somebody waits.
-2. The reader hands over one message after the other and waits for the receiver: that wait is the
-   backpressure, which TCP carries to the other end.
+2. The reader hands over what one read gave, in order and together, and waits for the receiver: that wait is
+   the backpressure, which TCP carries to the other end.
 3. Both ends send something every `heartbeat_interval_s`; one that hears nothing for
    `silence_timeout_s` gives the connection up.
 4. A connection that is replaced by a better one is retired: what was queued still goes, calls finish, then
@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -32,9 +32,9 @@ from p2pinfer.wire.framing import Assembler, Frame
 from p2pinfer.wire.messages.calls import CallCancel, CallCredit, CallEnd, CallFailed, CallItem, CallOpen
 from p2pinfer.wire.messages.handshake import Alert, Goodbye, Heartbeat
 
-__all__ = ["Connection", "OnMessage", "Receiver", "Timing"]
+__all__ = ["Connection", "OnMessages", "Receiver", "Timing"]
 
-OnMessage = Callable[[Contact, Message], Awaitable[None]]
+OnMessages = Callable[[Contact, Sequence[Message]], Awaitable[None]]
 
 _CALL_TYPES = (CallOpen, CallItem, CallCredit, CallEnd, CallFailed, CallCancel)
 _OWN_TYPES = frozenset((*_CALL_TYPES, Alert, Goodbye, Heartbeat))
@@ -56,7 +56,7 @@ class Timing:
 class Receiver:
     """Where what arrives goes, and what checks it first."""
 
-    on_message: OnMessage
+    on_messages: OnMessages
     on_leaving: Callable[[Connection], None]
     """The connection takes no more messages: it is over, or the other end said goodbye."""
     handlers: Mapping[type[Message], Handler]
@@ -226,30 +226,42 @@ class Connection:
         assembler, state = Assembler(), self._state
         frames: list[Frame] = list(self.established.frames)
         while True:
-            for frame in frames:
-                whole = assembler.add(frame)
-                if whole is not None:
-                    await self._take(decode(whole.data))
-                    if state.is_over:
-                        return
+            whole = [message for frame in frames if (message := assembler.add(frame)) is not None]
+            await self._take([decode(message.data) for message in whole])
+            if state.is_over:
+                return
             data = await self._tls.receive()
             if not data:
                 raise PeerUnreachable(f"{self.contact} closed the connection")
             state.heard_at = trio.current_time()
             frames = self.established.reader.feed(data)
 
-    async def _take(self, message: Message) -> None:
-        if type(message) in _OWN_TYPES:
+    async def _take(self, messages: Sequence[Message]) -> None:
+        given: list[Message] = []
+        for message in messages:
+            if type(message) not in _OWN_TYPES:
+                self._check(message)
+                given.append(message)
+                continue
+            await self._hand_over(given)
+            given = []
             self._take_own(message)
-            return
+            if self._state.is_over:
+                return
+        await self._hand_over(given)
+
+    def _check(self, message: Message) -> None:
         if message.PLANE is not Plane.STREAM:
             raise RemoteProtocolError(f"{type(message).__name__} does not travel by stream")
         for statement in signed_parts(message):
             self._receiver.verifier.verify_statement(statement)
-        self._state.is_handing = True
-        await self._receiver.on_message(self.contact, message)
-        self._state.is_handing = False
-        self._state.heard_at = trio.current_time()
+
+    async def _hand_over(self, messages: Sequence[Message]) -> None:
+        if messages:
+            self._state.is_handing = True
+            await self._receiver.on_messages(self.established.contact, messages)
+            self._state.is_handing = False
+            self._state.heard_at = trio.current_time()
 
     def _take_own(self, message: Message) -> None:
         if isinstance(message, _CALL_TYPES):

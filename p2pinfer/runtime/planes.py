@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from p2pinfer.effects import (
     Deliver,
@@ -105,9 +105,9 @@ class Inputs:
         """Take a datagram's message, or drop it where the core cannot keep up."""
         return self._driver.offer(lambda core, now: core.receive(sender, message, now))
 
-    async def on_message(self, sender: Contact, message: Message) -> None:
-        """Take a stream's message; the wait for room is what slows the sender down."""
-        await self._driver.submit(lambda core, now: core.receive(sender, message, now))
+    def on_messages(self, sender: Contact, messages: Sequence[Message]) -> Awaitable[None]:
+        """Take what came together on a stream; the wait for room is what slows the sender down."""
+        return self._driver.submit(lambda core, now: core.receive_all(sender, messages, now))
 
     def on_disconnect(self, contact: Contact) -> None:
         """A stream ended or could not be opened."""

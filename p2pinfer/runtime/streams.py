@@ -24,14 +24,13 @@ from p2pinfer.errors import LocalProtocolError, Overloaded, P2PInferError, PeerU
 from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.runtime.calls import Handler, Responses
 from p2pinfer.runtime.clock import Clock
-from p2pinfer.runtime.connection import Connection, OnMessage, Receiver, Timing
+from p2pinfer.runtime.connection import Connection, OnMessages, Receiver, Timing
 from p2pinfer.runtime.doors import DoorLimits, Doors
 from p2pinfer.runtime.handshake import Credentials, Established
 from p2pinfer.runtime.routes import Route, Routes, choose_kept
 from p2pinfer.runtime.tls import TlsStream
 
 __all__ = ["Streams", "StreamsConfig", "StreamsEvents"]
-
 
 _CONNECTIONS_PER_PEER_COUNT_MAX = 8
 """Two that dial each other by name and by address at once have four, for a moment."""
@@ -77,7 +76,7 @@ def _take_no_notice(reason: str) -> None:
     """Take no notice."""
 
 
-async def _drop(contact: Contact, message: Message) -> None:
+async def _drop(contact: Contact, messages: Sequence[Message]) -> None:
     """Take no notice."""
 
 
@@ -85,10 +84,11 @@ async def _drop(contact: Contact, message: Message) -> None:
 class StreamsEvents:
     """What the streams tell their owner.
 
-    `on_message` may wait, which slows that sender down; the others return at once.
+    `on_messages` may wait, which slows that sender down; the others return at once.
     """
 
-    on_message: OnMessage = _drop
+    on_messages: OnMessages = _drop
+    """What one read gave, in order: at least one message."""
     on_connect: Callable[[Contact], None] = _ignore
     """The first connection to a peer is open."""
     on_disconnect: Callable[[Contact], None] = _ignore
@@ -121,7 +121,7 @@ class Streams:
         self.handlers: dict[type[Message], Handler] = {}
         """Who answers which kind of request; see `calls.Handler`."""
         self.receivers: dict[type[Message], Callable[[Contact, Message], None]] = {}
-        """Who takes which kind of message, at once, instead of `events.on_message`."""
+        """Who takes which kind of message, at once, instead of `events.on_messages`."""
         self._events = events
         self._self = credentials.identity.peer_id
         self._counts: Counter[str] = Counter()
@@ -137,7 +137,7 @@ class Streams:
             on_refused=self._on_refused,
         )
         self._routes = Routes(first_s=self.config.redial_first_s, last_s=self.config.redial_max_s)
-        self._receiver = Receiver(self._on_message, self._on_leaving, self.handlers, credentials.verifier)
+        self._receiver = Receiver(self._on_messages, self._on_leaving, self.handlers, credentials.verifier)
         self._open: set[Connection] = set()
         self._held: set[Connection] = set()
         self._nursery: trio.Nursery | None = None
@@ -369,12 +369,17 @@ class Streams:
         self._counts[reason] += 1
         self._events.on_refused(reason)
 
-    async def _on_message(self, contact: Contact, message: Message) -> None:
+    async def _on_messages(self, contact: Contact, messages: Sequence[Message]) -> None:
+        if self.receivers:
+            messages = [message for message in messages if not self._was_received(contact, message)]
+        if messages:
+            await self._events.on_messages(contact, messages)
+
+    def _was_received(self, contact: Contact, message: Message) -> bool:
         receive = self.receivers.get(type(message))
         if receive is not None:
             receive(contact, message)
-        else:
-            await self._events.on_message(contact, message)
+        return receive is not None
 
     def _on_leaving(self, connection: Connection) -> None:
         """A connection takes no more messages."""

@@ -91,15 +91,17 @@ class Worker:
                 break
             if isinstance(effect, Compute):
                 started_s = time.perf_counter()
-                token.run_sync_soon(self._deliver, self._compute(effect))
-                token.run_sync_soon(self.on_batch, effect.batch, time.perf_counter() - started_s)
+                outputs = self._compute(effect)
+                # One call: each wakes the loop, and the second would fight the first for the interpreter.
+                token.run_sync_soon(self._deliver, effect, outputs, time.perf_counter() - started_s)
             else:
                 self._change_cache(effect)
         self._engine.close()
 
-    def _deliver(self, outputs: tuple[EngineOutput, ...]) -> None:
+    def _deliver(self, effect: Compute, outputs: tuple[EngineOutput, ...], duration_s: float) -> None:
         if not self._is_closing:
             self._on_computed(outputs)
+        self.on_batch(effect.batch, duration_s)
 
     def _compute(self, effect: Compute) -> tuple[EngineOutput, ...]:
         self._counts["batches"] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -63,7 +63,7 @@ class Peer:
         self.refusals: list[str] = []
         self._changed = trio.Event()
         events = StreamsEvents(
-            on_message=self._on_message,
+            on_messages=self._on_messages,
             on_connect=lambda contact: self._note(self.connects, contact.peer),
             on_disconnect=lambda contact: self._note(self.disconnects, contact),
             on_refused=lambda reason: self._note(self.refusals, reason),
@@ -114,10 +114,11 @@ class Peer:
                 await self._changed.wait()
         return items
 
-    async def _on_message(self, contact: Contact, message: Message) -> None:
-        self._note(self.messages, message)
-        if self.is_echoing:
-            self.streams.send_nowait(contact, message)
+    async def _on_messages(self, contact: Contact, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self._note(self.messages, message)
+            if self.is_echoing:
+                self.streams.send_nowait(contact, message)
 
     def _note(self, items: list[T], item: T) -> None:
         items.append(item)

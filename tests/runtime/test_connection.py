@@ -6,7 +6,7 @@ The raw end is not run as a connection: what it does not say is not said.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -51,14 +51,16 @@ class End:
     def __init__(self, tls: TlsStream, raw: TlsStream) -> None:
         self.raw = raw
         self.received: list[Message] = []
+        self.together: list[int] = []
         self.left = 0
-        receiver = Receiver(self._on_message, self._on_leaving, {}, Verifier())
+        receiver = Receiver(self._on_messages, self._on_leaving, {}, Verifier())
         self.connection = Connection(
             tls, established(), receiver=receiver, outbox_size_bytes_max=1 << 20, timing=TIMING
         )
 
-    async def _on_message(self, contact: Contact, message: Message) -> None:
-        self.received.append(message)
+    async def _on_messages(self, contact: Contact, messages: Sequence[Message]) -> None:
+        self.received += messages
+        self.together.append(len(messages))
 
     def _on_leaving(self, connection: Connection) -> None:
         self.left += 1
@@ -111,13 +113,25 @@ async def test_a_receiver_that_takes_its_time_is_not_the_other_ends_silence(
 ) -> None:
     async with running() as end:
 
-        async def think(contact: Contact, message: Message) -> None:
+        async def think(contact: Contact, messages: Sequence[Message]) -> None:
             await let_mock_time_pass(100.0)
 
-        end.connection._receiver = replace(end.connection._receiver, on_message=think)
+        end.connection._receiver = replace(end.connection._receiver, on_messages=think)
         attacker.write(end.raw, URGENT)
         await let_mock_time_pass(90.0)
         assert not end.connection.ended.is_set()
+
+
+async def test_what_came_in_one_read_is_handed_over_together_and_in_order(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as end:
+        attacker.write(end.raw, step(1), step(2), Heartbeat(), step(3))
+        await trio.testing.wait_all_tasks_blocked()
+        attacker.write(end.raw, step(4))
+        await trio.testing.wait_all_tasks_blocked()
+    assert end.received == [step(1), step(2), step(3), step(4)]
+    assert end.together == [2, 1, 1], "what ends at the connection keeps its place between the others"
 
 
 async def test_retiring_ends_once_both_have_said_goodbye(autojump_clock: trio.testing.MockClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -192,12 +193,12 @@ async def test_a_slow_receiver_makes_the_sender_wait_and_refuses_what_does_not_w
     first, second = Peer("first", config=config), Peer("second")
     gate, taken = trio.Event(), 0
 
-    async def take_slowly(contact: Contact, message: Message) -> None:
+    async def take_slowly(contact: Contact, messages: Sequence[Message]) -> None:
         nonlocal taken
         await gate.wait()
-        taken += 1
+        taken += len(messages)
 
-    second.events.on_message = take_slowly
+    second.events.on_messages = take_slowly
     large = step(1, 1 << 20, positions=8)
     async with running(first, second):
         await first.streams.connect(second.contact)
@@ -234,10 +235,10 @@ async def test_a_small_message_overtakes_large_ones_that_wait() -> None:
 async def test_a_bug_in_the_receiver_ends_the_peer_loudly() -> None:
     first, second = Peer("first"), Peer("second")
 
-    async def fail(contact: Contact, message: Message) -> None:
+    async def fail(contact: Contact, messages: Sequence[Message]) -> None:
         raise ZeroDivisionError
 
-    second.events.on_message = fail
+    second.events.on_messages = fail
     with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
         async with running(first, second):
             first.streams.send_nowait(second.contact, step(1))
