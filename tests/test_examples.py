@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from examples import one_peer, simulate_gossip, two_peers
+from examples import one_peer, simulate_gossip, tensor_parallel, two_peers
 from tests.e2e.conftest import TINY, tiny_cache
 
 __all__ = ["tiny_cache"]
+
+MODULES = (one_peer, simulate_gossip, tensor_parallel, two_peers)
 
 
 @pytest.mark.e2e
@@ -23,6 +25,12 @@ async def test_two_peers(tiny_cache: Path) -> None:
     assert [hop["span"] for hop in chain] == ["0:3", "3:6"]
 
 
+@pytest.mark.e2e
+async def test_tensor_parallel(tiny_cache: Path) -> None:
+    together = await tensor_parallel.main(TINY, 6, cache_dir=str(tiny_cache))
+    assert together
+
+
 def test_simulate_gossip() -> None:
     known = simulate_gossip.main()
     assert len(known) == 29
@@ -30,6 +38,6 @@ def test_simulate_gossip() -> None:
 
 
 def test_no_example_is_forgotten() -> None:
-    tested = {Path(module.__file__ or "").stem for module in (one_peer, simulate_gossip, two_peers)}
+    tested = {Path(module.__file__ or "").stem for module in MODULES}
     there = {path.stem for path in Path(one_peer.__file__ or "").parent.glob("*.py")} - {"__init__"}
     assert tested == there
