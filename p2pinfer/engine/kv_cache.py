@@ -23,7 +23,7 @@ from p2pinfer.engine.step_input import StepRefused
 from p2pinfer.errors import LocalProtocolError, Overloaded
 from p2pinfer.ids import SessionId, Span
 
-__all__ = ["CAPACITY_COUNT_MIN", "CacheShape", "CacheTable", "KVCache"]
+__all__ = ["CAPACITY_COUNT_MIN", "CacheShape", "CacheTable", "KVCache", "Positions"]
 
 F32 = NDArray[np.float32]
 
@@ -45,18 +45,16 @@ class CacheShape:
         return 2 * len(self.span) * self.kv_head_count * positions_max * self.head_size * _ITEM_SIZE_BYTES
 
 
-class KVCache:
-    """One session's keys and values.
+class Positions:
+    """How far a session has come in the layers that it uses.
 
-    Invariant: 0 <= length <= positions_max, and positions from `length` on are never looked at.
+    Invariant: 0 <= length <= positions_max.
     """
 
-    def __init__(self, shape: CacheShape, positions_max: int) -> None:
-        self._shape = shape
+    def __init__(self, positions_max: int) -> None:
         self._positions_max = positions_max
         self._length = 0
         self._layers: Span | None = None
-        self._arrays: dict[int, F32] = {}  # layer -> (2, K, capacity, S): keys, then values
 
     @property
     def length(self) -> int:
@@ -64,12 +62,17 @@ class KVCache:
         return self._length
 
     @property
-    def size_bytes(self) -> int:
-        """Memory taken now."""
-        return sum(array.nbytes for array in self._arrays.values())
+    def layers(self) -> Span | None:
+        """The layers that it uses, once it has taken a step."""
+        return self._layers
+
+    @property
+    def positions_max(self) -> int:
+        """Positions that it may reach."""
+        return self._positions_max
 
     def extend(self, positions_max: int) -> None:
-        """Let it hold more positions from now on; nothing is copied before a step asks for them."""
+        """Let it reach more positions from now on."""
         self._positions_max = positions_max
 
     def begin(self, layers: Span, base: int, count: int) -> None:
@@ -87,6 +90,24 @@ class KVCache:
             raise StepRefused(f"the cache is full: {base + count} of {self._positions_max} positions")
         self._layers = layers
         self._length = base
+
+    def keep(self, count: int) -> None:
+        """Count the step's positions in, once they are written in every layer."""
+        self._length += count
+
+
+class KVCache(Positions):
+    """One session's keys and values; positions from `length` on are never looked at."""
+
+    def __init__(self, shape: CacheShape, positions_max: int) -> None:
+        super().__init__(positions_max)
+        self._shape = shape
+        self._arrays: dict[int, F32] = {}  # layer -> (2, K, capacity, S): keys, then values
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory taken now."""
+        return sum(array.nbytes for array in self._arrays.values())
 
     def write(self, layer: int, start: int, keys: F32, values: F32) -> tuple[F32, F32]:
         """Put a step's keys and values at its positions; return them and all before, as views.
@@ -108,10 +129,6 @@ class KVCache:
         array[0, :, start:end] = keys.transpose(1, 0, 2)  # (K, T, S)
         array[1, :, start:end] = values.transpose(1, 0, 2)
         return array[0, :, :end], array[1, :, :end]
-
-    def keep(self, count: int) -> None:
-        """Count the step's positions in, once they are written in every layer."""
-        self._length += count
 
     def _grown(self, layer: int, end: int) -> F32:
         array = self._arrays.get(layer)
