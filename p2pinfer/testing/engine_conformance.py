@@ -80,12 +80,20 @@ def check_chain_equals_whole(subject: EngineSubject) -> None:
             one = Generation([whole], session_id(1), sampling).run(prompt, subject.token_count)
             three = Generation(chain, session_id(1), sampling).run(prompt, subject.token_count)
             require(one == three, f"a chain of spans gives other tokens: {one} and {three}")
-        first = subject.spans()[0]
+        first, second, _ = subject.spans()
         whole.open_cache(session_id(2), len(prompt))
         part = run_one(whole, EngineInput(session_id(2), 0, tokens=prompt, layers=first))
         chain[0].open_cache(session_id(2), len(prompt))
         alone = run_one(chain[0], EngineInput(session_id(2), 0, tokens=prompt))
         require_same(subject, part.hidden, alone.hidden, f"running {first} as a part of {subject.whole}")
+        with subject.engines(Span(0, second.end)) as (joined,):
+            joined.open_cache(session_id(2), len(prompt))
+            uncut = run_one(joined, EngineInput(session_id(2), 0, tokens=prompt))
+        chain[1].open_cache(session_id(2), len(prompt))
+        cut = run_one(chain[1], EngineInput(session_id(2), 0, hidden=alone.hidden))
+        require_same(
+            subject, cut.hidden, uncut.hidden, f"cutting {Span(0, second.end)} into {first} and {second}"
+        )
 
 
 def check_any_chunking(subject: EngineSubject) -> None:
