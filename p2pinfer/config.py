@@ -39,6 +39,7 @@ from p2pinfer.readers import (
 )
 
 __all__ = [
+    "ACCURACIES",
     "ANY_HOSTS",
     "DEFAULT_PORT",
     "ENGINES",
@@ -61,8 +62,10 @@ NAME_SIZE_BYTES_MAX = 63
 """As in `PeerRecord.name`, where it travels; the length of a DNS label."""
 MODEL_SIZE_BYTES_MAX = 128
 """As in `Holding.model`, where the name travels."""
-ENGINES = ("numpy",)
+ENGINES = ("auto", "onnx", "numpy")
 """The engines that can be asked for by name."""
+ACCURACIES = ("int8", "float32")
+"""What activations are rounded to where the engine onnx multiplies them."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -85,6 +88,10 @@ def _read_profile(value: object) -> Profile:
 
 def _read_engine(value: object) -> str:
     return one_of(value, ENGINES)
+
+
+def _read_accuracy(value: object) -> str:
+    return one_of(value, ACCURACIES)
 
 
 def _read_log_level(value: object) -> str:
@@ -211,8 +218,23 @@ class NodeConfig:
         ),
     )
     engine: str = field(
-        default="numpy",
-        metadata=_about(_read_engine, f"What computes the layers: {', '.join(ENGINES)}."),
+        default="auto",
+        metadata=_about(
+            _read_engine,
+            "What computes the layers: onnx (onnxruntime, fast), numpy (the reference), or auto, which takes "
+            "onnx where it is installed and can compute the model. The same on all holders of a model.",
+            metavar="|".join(ENGINES),
+        ),
+    )
+    accuracy: str = field(
+        default="int8",
+        metadata=_about(
+            _read_accuracy,
+            "How the engine onnx multiplies: int8 rounds activations to eight bits in blocks, as llama.cpp "
+            "does; float32 does not, takes half as long again for one request and gains nothing from "
+            "computing several at once. The same on all holders of a model.",
+            metavar="|".join(ACCURACIES),
+        ),
     )
     log_level: str = field(
         default="info",
@@ -242,6 +264,8 @@ class NodeConfig:
             raise _wrong("cache_size_bytes_max", self.cache_size_bytes_max, "at least 1MiB")
         if self.engine not in ENGINES:
             raise _wrong("engine", self.engine, f"one of {', '.join(ENGINES)}")
+        if self.accuracy not in ACCURACIES:
+            raise _wrong("accuracy", self.accuracy, f"one of {', '.join(ACCURACIES)}")
         if self.log_level not in LOG_LEVELS:
             raise _wrong("log_level", self.log_level, f"one of {', '.join(LOG_LEVELS)}")
 

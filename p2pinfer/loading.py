@@ -6,28 +6,39 @@ that loading needs little more memory than the engine keeps.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from p2pinfer.config import ENGINES
+from p2pinfer.config import ACCURACIES, ENGINES
 from p2pinfer.engine.api import Engine
 from p2pinfer.engine.blas import set_blas_threads
+from p2pinfer.engine.embedding import EmbeddingTable
 from p2pinfer.engine.numpy_engine import NumpyEngine
+from p2pinfer.engine.quantised import Matrix, quantised_matrix
 from p2pinfer.engine.rope import RopeSettings
 from p2pinfer.engine.tensor_shard import ShardCut, check_cuts, cut_layer
 from p2pinfer.engine.weights import EngineConfig, LayerWeights, SpanWeights
-from p2pinfer.errors import ConfigError
+from p2pinfer.errors import ConfigError, UnsupportedModel
 from p2pinfer.ids import Span
-from p2pinfer.models.architectures import ModelConfig, span_tensor_names
+from p2pinfer.models.architectures import EMBEDDING, OUTPUT, OUTPUT_NORM, ModelConfig, span_tensor_names
 from p2pinfer.models.gguf import GGUFFile
 
+if TYPE_CHECKING:
+    from p2pinfer.engine.onnx_engine import OnnxEngine
+    from p2pinfer.engine.onnx_graph import LayerMatrices
+
 __all__ = [
+    "has_onnx",
     "load_engine",
     "load_numpy_engine",
     "load_numpy_weights",
+    "load_onnx_engine",
     "load_shard_weights",
     "read_engine_config",
 ]
@@ -40,7 +51,8 @@ def load_engine(
     path: Path,
     span: Span,
     *,
-    engine: str = "numpy",
+    engine: str = "auto",
+    accuracy: str = "int8",
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Engine:
@@ -49,17 +61,82 @@ def load_engine(
     Args:
         path: The model file.
         span: The layers to hold.
-        engine: One of `ENGINES`.
-        threads: BLAS threads of this process; None leaves them as they are. Best effort, see `engine.blas`.
+        engine: One of `ENGINES`; auto takes onnx where that is installed and can compute the model.
+        accuracy: One of `ACCURACIES`, for onnx; numpy computes in float32 whatever is asked.
+        threads: That compute; None leaves the choice to the engine. For numpy best effort, see `engine.blas`.
         progress: Told tensors read and tensors in all, after each.
 
     Raises:
-        ConfigError: No such engine, fewer than one thread, or a span beyond the model.
+        ConfigError: No such engine or accuracy, an engine that is not installed, fewer than one thread, or a
+            span beyond the model.
         ModelError: The file cannot be used; the message says why.
     """
     if engine not in ENGINES:
         raise ConfigError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
+    if accuracy not in ACCURACIES:
+        raise ConfigError(f"accuracy is {accuracy!r}; it must be one of {', '.join(ACCURACIES)}")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads is {threads}; it must be at least 1")
+    if engine == "onnx" or (engine == "auto" and has_onnx()):
+        try:
+            return load_onnx_engine(path, span, accuracy=accuracy, threads=threads, progress=progress)
+        except UnsupportedModel:
+            if engine == "onnx":
+                raise
     return load_numpy_engine(path, span, threads=threads, progress=progress)
+
+
+def has_onnx() -> bool:
+    """Whether the packages of the engine onnx are installed."""
+    return all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
+
+
+def load_onnx_engine(
+    path: Path,
+    span: Span,
+    *,
+    accuracy: str = "int8",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> OnnxEngine:
+    """Load a span into the fast engine, as `load_engine` does."""
+    if not has_onnx():
+        raise ConfigError("engine is onnx, which is not installed: pip install 'p2pinfer[onnx]'")
+    # Here and not above: it takes a while, and may not be installed.
+    from p2pinfer.engine.onnx_engine import OnnxEngine, OnnxSettings, OnnxWeights
+
+    settings = OnnxSettings(accuracy=accuracy, threads=threads or 0)
+    file = GGUFFile.open(path)  # its mapping lives on: a part of the span may be asked for later
+    model = ModelConfig.from_gguf(file)
+    reader = _Reader(file, span_tensor_names(model, span), progress)
+    config = _engine_config(model, reader)
+    matrix = partial(reader.matrix, exact_activations=accuracy == "float32")
+    output = EMBEDDING if model.tied_output else OUTPUT
+    weights = OnnxWeights(
+        span=span,
+        layer=partial(_layer_matrices, reader, matrix),
+        embedding=reader.table(EMBEDDING) if span.start == 0 else None,
+        head=(lambda: (reader.vector(OUTPUT_NORM), matrix(output)))
+        if span.end == model.layer_count
+        else None,
+    )
+    return OnnxEngine(config, weights, settings)
+
+
+def _layer_matrices(reader: _Reader, matrix: Callable[[str], Matrix], layer: int) -> LayerMatrices:
+    from p2pinfer.engine.onnx_graph import LayerMatrices
+
+    def name(part: str) -> str:
+        return f"blk.{layer}.{part}.weight"
+
+    return LayerMatrices(
+        attention_norm=reader.vector(name("attn_norm")),
+        qkv=(matrix(name("attn_q")), matrix(name("attn_k")), matrix(name("attn_v"))),
+        output=matrix(name("attn_output")),
+        ffn_norm=reader.vector(name("ffn_norm")),
+        gate_up=(matrix(name("ffn_gate")), matrix(name("ffn_up"))),
+        down=matrix(name("ffn_down")),
+    )
 
 
 def load_numpy_engine(
@@ -143,14 +220,32 @@ class _Reader:
     def take(self, prefix: str) -> dict[str, NDArray[np.float32]]:
         """Read the tensors whose names start so and that were not read yet."""
         found = [name for name in self._waiting if name.startswith(prefix)]
-        return {name: self._read(name) for name in found}
+        return {name: self.vector(name) for name in found}
 
-    def _read(self, name: str) -> NDArray[np.float32]:
+    def vector(self, name: str) -> NDArray[np.float32]:
+        """Read a tensor as numbers, again where it was read already."""
         tensor = self._file.read(name)
-        self._waiting.remove(name)
-        if self._progress is not None:
-            self._progress(self._count - len(self._waiting), self._count)
+        self._tell(name)
         return tensor
+
+    def matrix(self, name: str, *, exact_activations: bool) -> Matrix:
+        """Read a tensor in the form in which onnxruntime multiplies it, again where it was read already."""
+        kind = self._file.tensors[name].type
+        matrix = quantised_matrix(name, self._file.read_raw(name), kind, exact_activations=exact_activations)
+        self._tell(name)
+        return matrix
+
+    def table(self, name: str) -> EmbeddingTable:
+        """Return a tensor as it lies in the file."""
+        table = EmbeddingTable(self._file.read_raw(name), self._file.tensors[name].type)
+        self._tell(name)
+        return table
+
+    def _tell(self, name: str) -> None:
+        if name in self._waiting:
+            self._waiting.remove(name)
+            if self._progress is not None:
+                self._progress(self._count - len(self._waiting), self._count)
 
 
 def _engine_config(model: ModelConfig, reader: _Reader) -> EngineConfig:

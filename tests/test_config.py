@@ -69,7 +69,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         load_config(path)
     with pytest.raises(ConfigError, match="did you mean 'data_dir'"):
         node_config({"data-dir": "x"})
-    with pytest.raises(ConfigError, match="known are advertise, cache_dir"):
+    with pytest.raises(ConfigError, match="known are accuracy, advertise, cache_dir"):
         node_config({"zzzzzz": 1})
 
 
@@ -88,7 +88,8 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         ({"cache_size_bytes_max": "1 elephant"}, "is not a size"),
         ({"cache_size_bytes_max": "4KiB"}, "at least 1MiB"),
         ({"profile": "mars"}, "profile: 'mars' is not one of local, lan, wan"),
-        ({"engine": "abacus"}, "engine: 'abacus' is not one of numpy"),
+        ({"accuracy": "int4"}, "accuracy: 'int4' is not one of int8, float32"),
+        ({"engine": "abacus"}, "engine: 'abacus' is not one of auto, onnx, numpy"),
         ({"log_level": "loud"}, "log_level: 'loud' is not one of"),
         ({"name": "a\nb"}, "printable"),
         ({"name": "x" * 64}, "at most 63"),
@@ -113,6 +114,8 @@ def test_a_config_made_in_code_is_checked_as_well() -> None:
         NodeConfig(threads=-1)
     with pytest.raises(ConfigError, match="engine"):
         NodeConfig(engine="abacus")
+    with pytest.raises(ConfigError, match="accuracy"):
+        NodeConfig(accuracy="int4")
     with pytest.raises(ConfigError, match="log_level"):
         NodeConfig(log_level="loud")
 

@@ -26,7 +26,16 @@ from p2pinfer.models.fields import flag, real, text, whole
 from p2pinfer.models.gguf import DEQUANTISABLE, GGUFFile
 from p2pinfer.models.gguf_header import Metadata
 
-__all__ = ["SUPPORTED", "ModelConfig", "RopeConfig", "span_size_bytes", "span_tensor_names"]
+__all__ = [
+    "EMBEDDING",
+    "OUTPUT",
+    "OUTPUT_NORM",
+    "SUPPORTED",
+    "ModelConfig",
+    "RopeConfig",
+    "span_size_bytes",
+    "span_tensor_names",
+]
 
 SUPPORTED = ("llama",)
 EMBEDDING, OUTPUT_NORM, OUTPUT, ROPE_FACTORS = (

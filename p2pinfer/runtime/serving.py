@@ -156,7 +156,12 @@ def load_span(model: LocalModel, span: Span, config: NodeConfig, report: Report)
         report(Progress(work, done, total, "tensors"))
 
     engine = load_engine(
-        model.path, span, engine=config.engine, threads=config.threads or None, progress=progress
+        model.path,
+        span,
+        engine=config.engine,
+        accuracy=config.accuracy,
+        threads=config.threads or None,
+        progress=progress,
     )
     _log.info("%s took %.1f s", work, time.perf_counter() - started_s)
     return engine

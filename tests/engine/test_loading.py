@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from p2pinfer.engine.api import EngineInput, SampleRequest
+from p2pinfer.engine.numpy_engine import NumpyEngine
+from p2pinfer.engine.onnx_engine import OnnxEngine
 from p2pinfer.errors import ConfigError, DamagedModel, ModelNotFound
 from p2pinfer.ids import SessionId, Span
 from p2pinfer.loading import load_engine, load_numpy_engine, load_numpy_weights
@@ -33,7 +35,7 @@ KINDS: dict[str, TinyOptions] = {
 def test_every_kind_of_file_conforms(kind: str, tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "tiny.gguf", **KINDS[kind])
     subject = suite.EngineSubject(
-        make=lambda span: load_engine(path, span, threads=1),
+        make=lambda span: load_engine(path, span, engine="numpy", threads=1),
         layer_count=4,
         vocabulary_size=320,
         token_count=4,
@@ -56,24 +58,38 @@ def test_every_field_of_the_file_reaches_the_arithmetic(tmp_path: Path) -> None:
     assert len(set(found.values())) == len(found)
 
 
-def test_only_the_tensors_of_the_span_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", ["numpy", "onnx"])
+def test_only_the_tensors_of_the_span_are_read(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_tiny_llama(tmp_path / "tiny.gguf")
     read: list[str] = []
-    original = GGUFFile.read
+    original = GGUFFile.read_raw
 
-    def spy(file: GGUFFile, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    def spy(file: GGUFFile, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         read.append(name)
         return original(file, name)
 
-    monkeypatch.setattr(GGUFFile, "read", spy)
+    monkeypatch.setattr(GGUFFile, "read_raw", spy)
     told: list[tuple[int, int]] = []
-    load_engine(path, Span(1, 3), progress=lambda done, count: told.append((done, count)))
+    load_engine(path, Span(1, 3), engine=engine, progress=lambda done, count: told.append((done, count)))
     assert len(read) == len(set(read)) == 18
     assert {name.split(".")[1] for name in read} == {"1", "2"}
     assert told == [(number, 18) for number in range(1, 19)]
     read.clear()
-    load_engine(path, Span(0, 4))
-    assert len(read) == len(set(read)) == 4 * 9 + 2, "the tied embedding is read once"
+    load_engine(path, Span(0, 4), engine=engine)
+    tensor_count = 4 * 9 + 2
+    assert len(set(read)) == tensor_count
+    assert len(read) == tensor_count + (engine == "onnx"), "onnx looks the tied embedding up where it lies"
+
+
+def test_auto_takes_onnx_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf")
+    assert isinstance(load_engine(path, Span(0, 1)), OnnxEngine)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert isinstance(load_engine(path, Span(0, 1)), NumpyEngine)
+    with pytest.raises(ConfigError, match="onnx, which is not installed"):
+        load_engine(path, Span(0, 1), engine="onnx")
 
 
 def test_memory_follows_the_span(tmp_path: Path) -> None:
@@ -102,8 +118,10 @@ def test_a_part_of_loaded_weights_is_what_the_file_gives_for_it(span: Span, tmp_
 
 def test_what_cannot_be_loaded_is_refused_by_name(tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "tiny.gguf")
-    with pytest.raises(ConfigError, match=r"engine is 'abacus'; it must be one of numpy"):
+    with pytest.raises(ConfigError, match=r"engine is 'abacus'; it must be one of auto, onnx, numpy"):
         load_engine(path, Span(0, 1), engine="abacus")
+    with pytest.raises(ConfigError, match=r"accuracy is 'int3'; it must be one of int8, float32"):
+        load_engine(path, Span(0, 1), accuracy="int3")
     with pytest.raises(ConfigError, match="threads is 0"):
         load_engine(path, Span(0, 1), threads=0)
     with pytest.raises(ConfigError, match=r"\[2,5\)"):

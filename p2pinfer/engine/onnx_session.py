@@ -1,0 +1,171 @@
+"""Sessions of onnxruntime: consecutive layers with caches bound in place, and the output layer.
+
+Rules:
+
+1. What a step needs is bound once for each range of slots; a step then writes its numbers into the bound
+   arrays and runs. Nothing is allocated and nothing is copied but the rows themselves.
+2. Weights belong to the session alone once it is made: onnxruntime repacks them and lets go of what it was
+   given, so the given arrays are not kept here either.
+3. Threads do not spin between the operators of a step: peers of one machine take turns, and a thread that
+   spins while it waits takes the core of the peer whose turn it is.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from p2pinfer.engine.kv_slots import SlotBlock
+from p2pinfer.engine.onnx_graph import Graph
+from p2pinfer.errors import ConfigError
+from p2pinfer.ids import Span
+
+__all__ = ["HeadSession", "LayersSession", "OnnxSettings"]
+
+F32 = NDArray[np.float32]
+I32 = NDArray[np.int32]
+
+_ACCURACY_LEVELS = {"int8": 4, "float32": 0}
+"""By name: the accuracy_level of MatMulNBits."""
+
+# The flash kernel of GroupQueryAttention took twice the time of the plain one for prompts (512 rows after
+# 100: 13.0 against 6.3 ms, onnxruntime 1.32), and its bits depend on padding. It is asked for when a session
+# is made.
+os.environ.setdefault("ORT_GQA_DISABLE_FLASH_ATTENTION", "1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxSettings:
+    """How onnxruntime computes.
+
+    Raises:
+        ConfigError: No such accuracy, or a negative count of threads.
+    """
+
+    accuracy: str = "int8"
+    """int8: activations are rounded to eight bits for each block of 32, as llama.cpp does. float32: they are
+    not, which takes half as long again, and steps of several sessions are not computed as one batch."""
+    threads: int = 0
+    """Threads of each session, counting the caller; 0: as many as the machine has cores."""
+
+    def __post_init__(self) -> None:
+        if self.accuracy not in _ACCURACY_LEVELS:
+            raise ConfigError(
+                f"accuracy is {self.accuracy!r}; it must be one of {', '.join(_ACCURACY_LEVELS)}"
+            )
+        if self.threads < 0:
+            raise ConfigError(f"threads is {self.threads}; it must be 0 or more")
+
+    @property
+    def accuracy_level(self) -> int:
+        """As MatMulNBits counts them."""
+        return _ACCURACY_LEVELS[self.accuracy]
+
+
+class LayersSession:
+    """Consecutive layers, ready to run."""
+
+    def __init__(self, span: Span, model: bytes, graph: Graph, settings: OnnxSettings) -> None:
+        self.span = span
+        self._session = _session(model, graph, settings)
+
+    def run(self, block: SlotBlock, first: int, hidden: F32, lengths: I32, counts: I32) -> F32:
+        """Take rows of neighbouring slots through the layers.
+
+        Args:
+            block: Where the slots are.
+            first: The first slot.
+            hidden: Rows of each slot.
+            lengths: Positions that each slot holds before.
+            counts: How many rows of each slot are real; a slot with none is left alone.
+
+        Shapes:
+            hidden: (B, T, D); lengths, counts: (B,); result: (B, T, D), changed by the next run.
+        """
+        bound = self._bound(block, first, len(hidden))
+        bound.fit(hidden.shape)
+        bound.hidden[:] = hidden
+        bound.counts[:] = counts
+        # An idle slot is said to hold one position: whatever it holds, there is room for a step behind that.
+        np.maximum(np.where(counts > 0, lengths + counts, 1) - 1, 0, out=bound.lengths, casting="unsafe")
+        self._session.run_with_iobinding(bound.binding)
+        result = bound.result
+        if hidden.shape[1] > 1:
+            bound.fit((len(hidden), 1, hidden.shape[2]))  # a prompt's room is not kept
+        return result
+
+    def _bound(self, block: SlotBlock, first: int, count: int) -> _Bound:
+        key = (self.span, first, count)
+        bound = block.bindings.get(key)
+        if not isinstance(bound, _Bound):
+            bound = _Bound(self._session.io_binding(), self.span, block, first, count)
+            block.bindings[key] = bound
+        return bound
+
+
+class HeadSession:
+    """The output layer, ready to run."""
+
+    def __init__(self, model: bytes, graph: Graph, settings: OnnxSettings) -> None:
+        self._session = _session(model, graph, settings)
+
+    def logits(self, hidden: F32) -> F32:
+        """Turn hidden states into logits: (n, D) to (n, V)."""
+        result: F32 = self._session.run(["logits"], {"hidden": hidden[None]})[0][0]
+        return result
+
+
+class _Bound:
+    """What is bound for a range of slots, and the arrays through which a step goes in and out."""
+
+    def __init__(self, binding: Any, span: Span, block: SlotBlock, first: int, count: int) -> None:
+        self.binding = binding
+        self.lengths = np.zeros(count, np.int32)
+        self.counts = np.zeros(count, np.int32)
+        self.hidden = self.result = np.zeros((0, 0, 0), np.float32)
+        self._input("lengths", self.lengths)
+        self._input("query_counts", self.counts)
+        self._input("capacity", np.array(block.capacity, np.int32))
+        self._input("cosines", block.cosines)
+        self._input("sines", block.sines)
+        for index in range(len(span)):
+            for name, array in zip(
+                ("keys", "values"), block.layer(span.start + index, first, count), strict=True
+            ):
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
+                binding.bind_ortvalue_input(f"{name}.{index}", value)
+                binding.bind_ortvalue_output(f"{name}_out.{index}", value)
+
+    def fit(self, shape: tuple[int, ...]) -> None:
+        """Have arrays for hidden states of this shape."""
+        if self.hidden.shape != shape:
+            self.hidden, self.result = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+            self._input("hidden", self.hidden)
+            self.binding.bind_ortvalue_output(
+                "hidden_out", onnxruntime.OrtValue.ortvalue_from_numpy(self.result)
+            )
+
+    def _input(self, name: str, array: NDArray[Any]) -> None:
+        self.binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+
+
+def _session(model: bytes, graph: Graph, settings: OnnxSettings) -> Any:
+    """Load a graph; its weights are the session's from now on."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    names = list(graph.weights)
+    values = [
+        onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+        for array in graph.weights.values()
+    ]
+    options.add_external_initializers(names, values)
+    graph.weights.clear()
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
