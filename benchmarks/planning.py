@@ -5,8 +5,8 @@
 A pick of round robin among 1,000 holders; a chain over 80 layers among 1,000 holders with spans of 4 to 40
 layers that overlap in any way, half of the swarms near each other and half across the world; a division of 80
 layers among 8 unequal peers with little memory, quick and exact; and the placement of 1,000 unequal peers.
-Medians over rounds, each with another swarm from its own seed; nothing is cached between them. What is taken is
-this process's CPU time, which on a quiet machine is the time on the clock and on a busy one is nearer to it.
+Medians over rounds, each with another swarm from its own seed; nothing is cached between them. What is taken
+is this process's CPU time: on a quiet machine it is the clock's, on a busy one the others do not count.
 """
 
 from __future__ import annotations
