@@ -195,6 +195,9 @@ def choose_kept(old: Connection, new: Connection, this: PeerId) -> tuple[Connect
     Both ends come to the same answer: it depends only on what both know.
     """
     ours, theirs = old.established, new.established
+    if new.contact.endpoint.port == 0:
+        # Programs that only ask may share one key: each has its own connection, and nobody calls them back.
+        return old, False
     if theirs.instance != ours.instance or theirs.lost == ours.id:
         return new, True
     if ours.dialler != theirs.dialler:

@@ -18,7 +18,8 @@ from p2pinfer.wire.codec import decode
 from p2pinfer.wire.framing import Assembler, FrameReader
 
 CONTEXTS = make_tls_contexts()
-NOWHERE = Endpoint("127.0.0.1", 0)
+NOWHERE = Endpoint("127.0.0.1", 4711)
+"""A member says where it listens; only clients say port 0. Nobody dials it there in these tests."""
 
 
 async def connect(endpoint: Endpoint) -> socket.socket:

@@ -19,7 +19,7 @@ from p2pinfer.errors import (
     RemoteProtocolError,
     UnavailableError,
 )
-from p2pinfer.ids import Contact
+from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.runtime.calls import CREDIT_SIZE_BYTES, Handler
 from p2pinfer.wire.codec import encode
 from p2pinfer.wire.framing import cut
@@ -77,6 +77,27 @@ async def test_a_call_with_one_answer() -> None:
         with pytest.raises(RemoteProtocolError, match="without an answer"):
             async with caller.streams.call(handler.contact, GenerateRequest(prompt="0")) as responses:
                 await responses.one()
+
+
+async def test_programs_that_share_a_key_and_only_ask_do_not_end_each_others_calls() -> None:
+    going_on = trio.Event()
+    handler = Peer("handler")
+    first, second = (Peer("client", advertised=Endpoint("0.0.0.0", 0)) for _ in range(2))
+
+    async def take_time(contact: Contact, request: Message) -> AsyncGenerator[Message, None]:
+        yield TextPiece(text="before", token=0)
+        await going_on.wait()
+        yield TextPiece(text="after", token=1)
+
+    handler.streams.handlers |= {GenerateRequest: take_time, StatusRequest: status}
+    async with (
+        running(handler, first, second),
+        first.streams.call(handler.contact, GenerateRequest(prompt="")) as responses,
+    ):
+        assert (await anext(responses)) == TextPiece(text="before", token=0)
+        assert await ask(second, handler, StatusRequest()) == [StatusReply(json="{}")]
+        going_on.set()
+        assert [message async for message in responses] == [TextPiece(text="after", token=1)]
 
 
 async def test_two_hundred_calls_in_parallel_keep_their_answers_apart() -> None:
