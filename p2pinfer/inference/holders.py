@@ -59,16 +59,19 @@ class HolderBook:
         return self._round_trips_s.get(peer)
 
     def residents(self, digest: bytes) -> list[Resident]:
-        """Who holds, or is loading, which layers of a model, for the placement."""
+        """Who holds, or is loading, which layers of a model, for the placement.
+
+        Who drains is as good as gone: others must come to hold its layers before it may go.
+        """
         return [
             Resident(
                 peer,
                 held.span,
                 1e6 / held.step_us if held.step_us else 1 / (UNKNOWN_LAYER_S * len(held.span)),
-                held.movable and not (held.loading or held.draining),
+                held.movable and not held.loading,
             )
             for peer, (_, held) in self._held.items()
-            if held.digest == digest
+            if held.digest == digest and not held.draining
         ]
 
     def _place(self, peer: PeerId) -> None:

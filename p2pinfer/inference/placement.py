@@ -50,7 +50,7 @@ class Resident:
     rate: float = 1.0
     """Passes through its whole span that it computes a second; any unit does if all use the same."""
     may_move: bool = True
-    """False where a person said which layers it holds, and while it loads or drains."""
+    """False where a person said which layers it holds, and while it loads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,8 @@ def place(layer_count: int, workers: Iterable[Worker]) -> tuple[Resident, ...]:
 def choose_move(layer_count: int, residents: Iterable[Resident]) -> Resident | None:
     """Return the one peer that should move now, with the span that it should hold then; None for nobody.
 
-    A peer that is about to hold layers counts as if it did: announce a span before loading it.
+    A peer that is about to hold layers counts as if it did: announce a span before loading it. Leave out who
+    drains: others must come to hold its layers.
     """
     swarm = sorted(residents, key=lambda r: r.peer)
     if not swarm:
