@@ -56,7 +56,7 @@ class Pace:
         taken_s = now - self._began_at
         rate = (done - self._begun_with) / taken_s if taken_s >= RATE_AFTER_S else 0.0
         if rate > 0:
-            speed = size_text(int(rate)) if self._unit == "bytes" else f"{rate:.1f} {self._unit}"
+            speed = size_text(int(rate)) if self._unit == "bytes" else f"{rate:.{int(rate < 10)}f}"
             figures.append(f"{speed}/s")
             if done < total:
                 figures.append(f"{duration_text((total - done) / rate)} left")
@@ -154,7 +154,7 @@ def _bars() -> Progress:
 
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=12),
         TextColumn("{task.fields[figures]}", markup=False),
     )
     return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -28,7 +28,8 @@ def test_figures_say_how_much_how_fast_and_how_long() -> None:
 
 def test_what_was_done_before_is_no_speed() -> None:
     pace = Pace("tokens", 100, 0.0)
-    assert pace.text(110, 200, 1.0) == "55 %, 110 of 200 tokens, 10.0 tokens/s, 9 s left"
+    assert pace.text(110, 200, 1.0) == "55 %, 110 of 200 tokens, 10/s, 9 s left"
+    assert Pace("tensors", 0, 0.0).text(3, 6, 2.0) == "50 %, 3 of 6 tensors, 1.5/s, 2 s left"
 
 
 def test_lines_are_few() -> None:

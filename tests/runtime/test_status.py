@@ -107,6 +107,15 @@ async def test_a_node_tells_that_it_serves_and_what_it_computed(tmp_path: Path, 
         assert status["speed"]["prefill_tokens_per_s"]["last_10_s"] > 0
 
 
+async def test_every_key_is_on_the_page_of_the_command_line(tmp_path: Path, cache: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    async with open_peer(config_of(tmp_path, cache)) as peer:
+        status = peer.status()
+    parts = [status, status["kv_cache"], status["batches"], status["speed"], status["recoveries"]]
+    keys = {key for part in (*parts, *status["models"]) for key in part}
+    assert {key for key in keys if f"`{key}`" not in page} == {"used_percent", "reserved_percent"}
+
+
 async def test_a_node_that_loads_can_be_asked(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
