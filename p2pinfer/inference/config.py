@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from p2pinfer.errors import ConfigError
+from p2pinfer.inference.standing import StandingConfig
 
 __all__ = ["EntryConfig", "HopConfig"]
 
@@ -38,14 +39,14 @@ class HopConfig:
     """The most: sessions seldom run to their limit. 1 to 600 s."""
 
     def __post_init__(self) -> None:
-        for field in (
+        for name in (
             "memory_size_bytes_max",
             "session_count_max",
             "batch_count_max",
             "prefill_positions_max",
         ):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field} is {getattr(self, field)}, but must be at least 1")
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1")
         if self.retry_after_s > self.retry_after_max_s:
             raise ConfigError(
                 f"retry_after_s is {self.retry_after_s}, but must not exceed "
@@ -85,6 +86,8 @@ class EntryConfig:
     3600 s: a slow engine is no dead one, and who takes its place begins from nothing."""
     recovery_count_max: int = 8
     """Recoveries in a row without one new token before the session is given up. 1 to 100."""
+    standing: StandingConfig = field(default_factory=StandingConfig)
+    """How holders are chosen among equals, and what is made of how they behave."""
     reuse_positions_min: int = 16
     """Positions that a chat's next turn must share with a parked session before it goes on from it: fewer are
     computed sooner than asked for. 1 to 4096."""

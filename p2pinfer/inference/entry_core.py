@@ -19,6 +19,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from p2pinfer.effects import Deliver, Effect, Message, Send
@@ -30,12 +31,15 @@ from p2pinfer.errors import (
     PromptTooLong,
     SessionLost,
 )
-from p2pinfer.ids import SESSION_ID_SIZE_BYTES, Contact, PeerId, SessionId, Span
+from p2pinfer.ids import SESSION_ID_SIZE_BYTES, Contact, PeerId, SessionId
+from p2pinfer.inference.breaker import Outcome
 from p2pinfer.inference.config import EntryConfig
-from p2pinfer.inference.generation import Generation, Origin, Pace, Phase, Request, chunked
+from p2pinfer.inference.generation import Generation, Hedge, Origin, Pace, Phase, Request, chunked
+from p2pinfer.inference.hedging import HedgedOpening
 from p2pinfer.inference.news import GenerationFailed, PromptRead, Recovered, Sampled, SessionOpened
 from p2pinfer.inference.parking import ParkingLot
-from p2pinfer.inference.planner import Holder, mend_chain, plan_chain
+from p2pinfer.inference.planner import Holder, mend_chain
+from p2pinfer.inference.router import Router
 from p2pinfer.wire.messages.inference import (
     POSITIONS_MAX,
     ChainHop,
@@ -63,14 +67,18 @@ class EntryCore:
         self._me = me
         self._config = config
         self._rng = rng
-        self._holders: Mapping[bytes, Collection[Holder]] = {}
+        self._router = Router(config, rng)
         self._generations: dict[SessionId, Generation] = {}
         self._parked = ParkingLot(config)
         self._counts: Counter[str] = Counter()
 
     def set_holders(self, holders: Mapping[bytes, Collection[Holder]]) -> None:
         """Plan with these from now on, by model digest; a live view stays true by itself."""
-        self._holders = holders
+        self._router.set_holders(holders)
+
+    def heard(self, peer: PeerId, now: float) -> None:
+        """The swarm says that a peer lives."""
+        self._router.standings.heard(peer, now)
 
     def open(self, request: Request, now: float) -> tuple[SessionId, list[Effect]]:
         """Begin a generation; its tokens come as `Deliver(Sampled)`.
@@ -94,10 +102,10 @@ class EntryCore:
             shapes=chunked(0, len(request.prompt), size),
             pace=Pace(now),
         )
-        holders = self._holders.get(request.digest, ())
+        holders = self._router.holders(request.digest)
         parked = self._parked.take(request, {holder.peer: holder.span for holder in holders}, now)
         if parked is None:
-            chain = self._planned(holders, request.layers)
+            chain = self._router.plan(request, now)
         else:
             chain = parked.chain
             generation.origin = Origin(parked.session, len(parked.shapes))
@@ -107,6 +115,7 @@ class EntryCore:
             )
             self._counts["continued"] += 1
         self._generations[generation.id] = generation
+        self._router.standings.budget.requested(now)
         self._counts["opened"] += 1
         return generation.id, self._begin_epoch(generation, chain, now)
 
@@ -116,6 +125,7 @@ class EntryCore:
         if generation is None:
             return []
         self._counts["cancelled"] += 1
+        self._router.standings.ended(session, now)
         return self._end_messages(generation, now)
 
     def move(self, session: SessionId, away: PeerId, to: PeerId | None, now: float) -> list[Effect]:
@@ -128,7 +138,7 @@ class EntryCore:
         generation = self._generations.get(session)
         if generation is None or generation.index_of(away) is None:
             raise LocalProtocolError(f"session {session.short} does not run through peer {away.short}")
-        holders = self._holders.get(generation.request.digest, ())
+        holders = self._router.holders(generation.request.digest)
         if to is not None:
             kept = {hop.contact.peer for hop in generation.chain} - {away}
             holders = [holder for holder in holders if holder.peer == to or holder.peer in kept]
@@ -148,6 +158,10 @@ class EntryCore:
             return []
         generation = self._generations.get(message.session)
         index = generation.index_of(sender.peer) if generation else None
+        if generation is not None and index is None and isinstance(message, SessionReady | SessionRefused):
+            hedge = generation.trouble.hedge
+            if hedge is not None and hedge.contact == sender and message.epoch == generation.epoch:
+                return self._on_second(generation, hedge, message, now)
         if generation is None or index is None:
             # A hop whose CloseSession was lost works on for nobody.
             self._counts["unknown"] += 1
@@ -183,11 +197,14 @@ class EntryCore:
         for generation in list(self._generations.values()):
             if generation.index_of(peer) is not None:
                 effects += self._replace(generation, [peer], now, is_certain=True)
+        self._router.standings.forget(peer)
         return effects
 
     def tick(self, now: float) -> list[Effect]:
         """Look after the generations whose deadline has passed."""
         effects: list[Effect] = []
+        for generation in [g for g in self._generations.values() if now >= g.trouble.hedge_at]:
+            effects += self._hedge(generation, now)
         for generation in [g for g in self._generations.values() if now >= g.deadline]:
             if generation.phase is Phase.RUNNING:
                 effects += self._probe(generation, now)
@@ -201,7 +218,7 @@ class EntryCore:
     @property
     def deadline(self) -> float | None:
         """When the next generation wants to be looked after."""
-        return min((g.deadline for g in self._generations.values()), default=None)
+        return min((min(g.deadline, g.trouble.hedge_at) for g in self._generations.values()), default=None)
 
     def statistics(self) -> Mapping[str, Any]:
         """Generations under way, and counters."""
@@ -221,6 +238,17 @@ class EntryCore:
         generation.answered.clear()
         generation.trouble.was_late = False
         generation.deadline = now + self._config.open_timeout_s
+        standings = self._router.standings
+        for contact in left:
+            if contact.peer is not None:
+                standings.left(generation.id, contact.peer, Outcome.CANCELLED, now)
+        for index in range(len(chain)):
+            standings.asked(generation.id, generation.peer_at(index), now)
+        hedge, generation.trouble.hedge = generation.trouble.hedge, None
+        if hedge is not None and generation.index_of(hedge.contact.peer) is None:
+            left.add(hedge.contact)
+        delay_s = standings.openings.delay_s(now) if not generation.is_announced else None
+        generation.trouble.hedge_at = float("inf") if delay_s is None else now + delay_s
         effects: list[Effect] = [Send(c, CloseSession(session=generation.id)) for c in _sorted(left)]
         return effects + self._open_messages(generation)
 
@@ -250,6 +278,7 @@ class EntryCore:
             return self._replace(generation, [generation.peer_at(index)], now, is_certain=True)
         has_lost_cache = message.next_step < generation.done_count(index)
         generation.ready[index] = message.next_step
+        self._router.standings.answered(generation.id, generation.peer_at(index), now)
         if not generation.is_announced and message.next_step < generation.origin.step_count:
             return self._begin_anew(generation, now)
         if generation.phase is Phase.PROBING and has_lost_cache:
@@ -257,9 +286,9 @@ class EntryCore:
         generation.answered[index] = message.working
         if len(generation.answered) < len(generation.chain):
             return []
-        return (
-            self._go(generation, now) if generation.phase is Phase.OPENING else self._judge(generation, now)
-        )
+        if generation.phase is Phase.PROBING:
+            return self._judge(generation, now)
+        return self._forget_second(generation) + self._go(generation, now)
 
     def _go(self, generation: Generation, now: float) -> list[Effect]:
         """All hops are ready: tell each what its neighbour needs, and send what the first one needs."""
@@ -278,6 +307,38 @@ class EntryCore:
             effects.append(Deliver(SessionOpened(generation.id, generation.chain)))
         self._await_token(generation, now)
         return effects
+
+    def _hedge(self, generation: Generation, now: float) -> list[Effect]:
+        """One place is not answered for longer than nearly all openings take: ask a second holder as well."""
+        generation.trouble.hedge_at = float("inf")
+        silent = [i for i in range(len(generation.chain)) if i not in generation.answered]
+        second = self._router.second_for(generation, silent[0], now) if len(silent) == 1 else None
+        if second is None:
+            return []
+        opening = HedgedOpening(generation.peer_at(silent[0]), now, 0.0)
+        if not opening.ask_second(second.contact.peer, now, self._router.standings.budget):
+            return []
+        self._counts["hedged"] += 1
+        chain = (*generation.chain[: silent[0]], second, *generation.chain[silent[0] + 1 :])
+        generation.trouble.hedge = Hedge(second.contact, chain)
+        message = replace(generation.open_message(silent[0], self._me), chain=chain)
+        return [Send(second.contact, message)]
+
+    def _on_second(
+        self, generation: Generation, hedge: Hedge, message: SessionReady | SessionRefused, now: float
+    ) -> list[Effect]:
+        """The second holder answered before the first: the session goes on with it, if it can."""
+        if isinstance(message, SessionRefused):
+            generation.trouble.hedge = None
+            return []
+        self._counts["hedges_won"] += 1
+        return self._begin_epoch(generation, hedge.chain, now)
+
+    def _forget_second(self, generation: Generation) -> list[Effect]:
+        """The first holder answered: whoever was asked besides is told to forget the session."""
+        hedge, generation.trouble.hedge = generation.trouble.hedge, None
+        generation.trouble.hedge_at = float("inf")
+        return [Send(hedge.contact, CloseSession(session=generation.id))] if hedge is not None else []
 
     def _await_token(self, generation: Generation, now: float) -> None:
         config = self._config
@@ -315,6 +376,7 @@ class EntryCore:
             if is_final:
                 del self._generations[generation.id]
                 self._counts["finished"] += 1
+                self._router.standings.ended(generation.id, now)
                 return effects + self._end_messages(generation, now)
         return effects
 
@@ -346,16 +408,25 @@ class EntryCore:
     ) -> list[Effect]:
         if message.epoch != generation.epoch:
             return []
-        if message.code == "overloaded":
-            generation.trouble.retry_after_s = message.retry_after_ms / 1000
-        return self._replace(generation, [generation.peer_at(index)], now, is_certain=True)
+        peer = generation.peer_at(index)
+        if message.code != "overloaded":
+            return self._replace(generation, [peer], now, is_certain=True, outcome=Outcome.CANCELLED)
+        generation.trouble.retry_after_s = message.retry_after_ms / 1000
+        if not self._router.standings.budget.take(now):
+            # Asking one holder after the other would multiply an overload.
+            self._router.standings.left(generation.id, peer, Outcome.REFUSAL, now)
+            error = NoChain("the retry budget is spent", missing=(generation.chain[index].span,))
+            return self._fail(generation, self._named(error, generation.trouble.retry_after_s), now)
+        return self._replace(generation, [peer], now, is_certain=True, outcome=Outcome.REFUSAL)
 
     def _on_step_failed(
         self, generation: Generation, index: int, message: StepFailed, now: float
     ) -> list[Effect]:
         reporter = generation.peer_at(index)
-        if message.code in ("engine", "closing", "draining"):
-            return self._replace(generation, [reporter], now, is_certain=message.code != "engine")
+        if message.code in ("closing", "draining"):
+            return self._replace(generation, [reporter], now, is_certain=True, outcome=Outcome.CANCELLED)
+        if message.code == "engine":
+            return self._replace(generation, [reporter], now)
         accused = message.peer or reporter
         if message.code == "nonsense" and accused in generation.peers_before(reporter):
             self._counts["nonsense"] += 1
@@ -412,20 +483,12 @@ class EntryCore:
         working = [i for i, is_working in generation.answered.items() if is_working]
         if not generation.tokens or len(working) != 1:
             return None
-        hop = generation.chain[working[0]]
         peer = generation.peer_at(working[0])
         generation.trouble.slow_marks[peer] += 1
         if generation.trouble.slow_marks[peer] < self._config.slow_count:
             return None
         waited_s = now - generation.pace.last_at
-        for holder in self._holders.get(generation.request.digest, ()):
-            is_faster = holder.cost_s(len(hop.span)) * self._config.step_timeout_factor < waited_s
-            is_free = (
-                generation.index_of(holder.peer) is None and holder.peer not in generation.trouble.avoided
-            )
-            if is_faster and is_free and holder.span.covers(hop.span):
-                return peer
-        return None
+        return peer if self._router.has_faster(generation, working[0], waited_s) else None
 
     def _wait_for_engine(self, generation: Generation, index: int, now: float) -> list[Effect]:
         """A hop is at work, though slow: give it time, for another would begin from nothing."""
@@ -442,13 +505,20 @@ class EntryCore:
         return self._mend(generation, (), now)
 
     def _replace(
-        self, generation: Generation, lost: Sequence[PeerId], now: float, *, is_certain: bool = False
+        self,
+        generation: Generation,
+        lost: Sequence[PeerId],
+        now: float,
+        *,
+        is_certain: bool = False,
+        outcome: Outcome = Outcome.FAILURE,
     ) -> list[Effect]:
         """Go on without these peers; where it is not certain that they are of no use, they may come back."""
         trouble = generation.trouble
         if is_certain:
             trouble.excused.update(lost)
         for peer in lost:
+            self._router.standings.left(generation.id, peer, outcome, now)
             trouble.avoided[peer] = now + self._config.blame_s
             trouble.lost.append(peer)
         self._counts["replaced"] += len(lost)
@@ -462,47 +532,16 @@ class EntryCore:
         trouble.rounds += 1
         if trouble.rounds > self._config.recovery_count_max:
             rounds = trouble.rounds - 1
-            return self._fail(generation, SessionLost(f"no new token after {rounds} recoveries: try again"))
+            return self._fail(
+                generation, SessionLost(f"no new token after {rounds} recoveries: try again"), now
+            )
         chain = generation.chain
         if lost:
             try:
-                chain = self._mended(generation, lost, now)
+                chain = self._router.mend(generation, lost, now)
             except NoChain as error:
-                return self._fail(generation, self._named(error, trouble.retry_after_s))
+                return self._fail(generation, self._named(error, trouble.retry_after_s), now)
         return self._begin_epoch(generation, chain, now)
-
-    def _mended(self, generation: Generation, lost: Sequence[PeerId], now: float) -> tuple[ChainHop, ...]:
-        """Return a chain without those who failed; if there is none, one that tries some once more.
-
-        Who failed longest ago comes first, for a pause or a cut may have ended.
-
-        Raises:
-            NoChain: Some layers have no holder that could still do.
-        """
-        trouble = generation.trouble
-        avoided = {peer for peer, until in trouble.avoided.items() if now < until}
-        holders = self._holders.get(generation.request.digest, ())
-        for shunned in (avoided, avoided & (trouble.excused | set(lost))):
-            try:
-                chain = mend_chain(generation.chain, holders, lost=shunned)
-                break
-            except NoChain:
-                continue
-        else:
-            chain = mend_chain(generation.chain, holders, lost=avoided & trouble.excused)
-        trouble.excused |= avoided & {hop.contact.peer for hop in chain if hop.contact.peer}
-        return chain
-
-    def _planned(self, holders: Collection[Holder], layers: Span) -> tuple[ChainHop, ...]:
-        """Plan a chain, with peers that are about to stop only where nobody else holds their layers.
-
-        Raises:
-            NoChain: Some layers have no live holder.
-        """
-        try:
-            return plan_chain([holder for holder in holders if not holder.draining], layers)
-        except NoChain:
-            return plan_chain(holders, layers)
 
     def _named(self, error: NoChain, retry_after_s: float | None) -> P2PInferError:
         if retry_after_s is None:
@@ -512,8 +551,9 @@ class EntryCore:
             retry_after_s=retry_after_s,
         )
 
-    def _fail(self, generation: Generation, error: P2PInferError) -> list[Effect]:
+    def _fail(self, generation: Generation, error: P2PInferError, now: float) -> list[Effect]:
         del self._generations[generation.id]
+        self._router.standings.ended(generation.id, now)
         self._counts["failed"] += 1
         return [*self._close_messages(generation), Deliver(GenerationFailed(generation.id, error))]
 

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from p2pinfer.ids import Contact, PeerId, SessionId, Span
 from p2pinfer.wire.messages.inference import ChainHop, OpenSession, Sampling, Step, Token
 
-__all__ = ["Generation", "Origin", "Pace", "Phase", "Request", "StepShape", "chunked"]
+__all__ = ["Generation", "Hedge", "Origin", "Pace", "Phase", "Request", "StepShape", "chunked"]
 
 _INTERVAL_WEIGHT = 0.2
+_KEY_TOKENS = 64
+"""Tokens of a prompt that tell conversations apart, and that those with one system prompt share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,13 @@ class Request:
     layer_count: int
     prompt: tuple[int, ...]
     sampling: Sampling
+    key: bytes = b""
+    """What equal requests share, for balancers that hash: a client's address. Empty: the prompt's start."""
+
+    @property
+    def balance_key(self) -> bytes:
+        """What a balancer that hashes goes by."""
+        return self.key or repr(self.prompt[:_KEY_TOKENS]).encode()
 
     @property
     def layers(self) -> Span:
@@ -221,6 +230,15 @@ class Pace:
         self.best_s = min(self.best_s or self.interval_s, self.interval_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Hedge:
+    """A second holder that was asked to take the place of one that does not answer."""
+
+    contact: Contact
+    chain: tuple[ChainHop, ...]
+    """The chain with the second in it."""
+
+
 @dataclass(slots=True)
 class Trouble:
     """What went wrong since the last token, and who is avoided for it."""
@@ -246,6 +264,9 @@ class Trouble:
     """Since when the hops that are at work got no step done."""
     was_late: bool = False
     """Whether this peer itself stood still during the present opening or probe."""
+    hedge_at: float = float("inf")
+    """When a second holder is asked for a place that is not answered."""
+    hedge: Hedge | None = None
     retry_after_s: float | None = None
     """The wait that an overloaded hop asked for."""
 

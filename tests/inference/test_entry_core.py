@@ -43,7 +43,9 @@ class Bench:
     def __init__(self, *holders: Contact, answer: int = 4) -> None:
         self.core = EntryCore(me=ME, config=EntryConfig(), rng=random.Random(1))
         spans = [(A, Span(0, 2)), *((b, Span(2, 4)) for b in holders or (B,))]
-        self.core.set_holders({DIGEST: [Holder(c, s, 0.001, 0, 0.001) for c, s in spans]})
+        ways_s = [0.001, 0.001, 0.003, 0.009]  # so far apart that the nearest is chosen
+        near_first = [Holder(c, s, 0.001, 0, way_s) for (c, s), way_s in zip(spans, ways_s, strict=False)]
+        self.core.set_holders({DIGEST: near_first})
         self.session, self.effects = self.core.open(request(answer=answer), 0.0)
 
     def ready(self, who: Contact, next_step: int = 0, epoch: int = 0, now: float = 0.1) -> list[Effect]:

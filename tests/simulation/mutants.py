@@ -11,6 +11,7 @@ _GENERATION = "p2pinfer/inference/generation.py"
 _HOP = "p2pinfer/inference/hop_core.py"
 _TABLE = "p2pinfer/inference/session_table.py"
 _PARKING = "p2pinfer/inference/parking.py"
+_ROUTER = "p2pinfer/inference/router.py"
 _SESSION = "p2pinfer/inference/hop_session.py"
 _SEARCH = "p2pinfer/inference/chain_search.py"
 _PEER = "p2pinfer/peer_core.py"
@@ -44,7 +45,6 @@ MUTANTS = (
         "and False",
     ),
     Mutant("a step is shared that goes on behind the edit", _PARKING, "if sum(shape) <= shared", ""),
-    Mutant("a cache is shared by two", _PARKING, "del self._parked[best.session]", "pass"),
     Mutant(
         "a chain with a dead peer is gone on from",
         _PARKING,
@@ -144,8 +144,8 @@ MUTANTS = (
     Mutant("a hop at work is stuck", _ENTRY, "if working and not is_token_lost:", "if False:"),
     Mutant(
         "nobody is tried once more",
-        _ENTRY,
-        "holders, lost=avoided & trouble.excused)",
+        _ROUTER,
+        "holders, lost=excused)",
         "holders, lost=avoided)",
     ),
     Mutant(

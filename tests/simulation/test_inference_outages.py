@@ -165,9 +165,9 @@ def test_a_false_alarm_of_the_swarm_costs_no_token() -> None:
 def test_a_returned_last_hop_knows_what_another_sampled_meanwhile() -> None:
     swarm = Swarm(5)
     session = swarm.ask(answer=150)
-    swarm.engines["a0"].speed = 20.0
-    swarm.run_to_token(session, 9)
     names = swarm.chain_names(session)
+    swarm.engines[names[0]].speed = 20.0
+    swarm.run_to_token(session, 9)
     old, new = swarm.host(names[2]), swarm.host({"c0": "c1", "c1": "c0"}[names[2]])
     cut = swarm.world.network.isolate(old.name)
     swarm.world.run_for(8.0)

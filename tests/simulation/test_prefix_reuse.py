@@ -69,7 +69,8 @@ def test_a_hop_killed_in_the_second_turn_is_replaced_with_all_old_steps(hop: int
     swarm.run_to_token(session, 11)
     swarm.host(swarm.chain_names(session)[hop]).crash()
     assert swarm.run(session) == undisturbed(prompt, shapes)
-    assert len(swarm.recoveries(session)) == 1
+    (recovery,) = swarm.recoveries(session)
+    assert recovery.stall_s < 1.0
 
 
 @pytest.mark.parametrize("hop", [0, 1, 2])
