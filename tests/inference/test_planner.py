@@ -123,6 +123,20 @@ def test_ties_are_broken_by_peer_id_whatever_the_order() -> None:
     assert plan_chain(holders, Span(0, 10)) == plan_chain(holders[::-1], Span(0, 10))
 
 
+def test_ties_between_unlike_holders_are_broken_by_peer_id_too() -> None:
+    """A near slow peer and a far quick one cost the same; so do two places to hand over."""
+    near, far = holder(2, 0, 10, step_s=0.02, round_trip_s=0.0), holder(1, 0, 10, round_trip_s=0.02)
+    assert near.cost_s(10) == pytest.approx(far.cost_s(10))
+    assert parts(plan_chain([near, far], Span(0, 10))) == [(1, 0, 10)]
+    holders = [
+        holder(1, 0, 8, step_s=8 * 0.004),
+        holder(3, 5, 10, step_s=5 * 0.002, round_trip_s=0.001),
+        holder(9, 6, 10, step_s=4 * 0.001, round_trip_s=0.005),
+    ]
+    assert parts(plan_chain(holders, Span(0, 10))) == [(1, 0, 5), (3, 5, 10)]
+    assert parts(plan_chain([holders[0], holders[2]], Span(0, 10))) == [(1, 0, 6), (9, 6, 10)]
+
+
 def test_overlapping_spans_are_cut() -> None:
     chain = plan_chain([holder(1, 0, 18), holder(2, 12, 30, step_s=0.001)], Span(0, 30))
     assert parts(chain) == [(1, 0, 12), (2, 12, 30)]
