@@ -34,6 +34,7 @@ from p2pinfer.errors import (
 )
 from p2pinfer.ids import Contact, PeerId, Span
 from p2pinfer.inference.hop_core import ServedSpan
+from p2pinfer.inference.partition import Share
 from p2pinfer.loading import load_shard_weights, read_engine_config
 from p2pinfer.runtime.composition import Parts
 from p2pinfer.runtime.serving import LocalModel, served_span
@@ -52,7 +53,7 @@ from p2pinfer.wire.messages.shards import (
     ShardStep,
 )
 
-__all__ = ["Groups", "Leader"]
+__all__ = ["Groups", "Leader", "cuts_of"]
 
 F32 = NDArray[np.float32]
 _log = logging.getLogger(__name__)
@@ -357,6 +358,21 @@ class Leader:
         finally:
             self._formed = None
         raise GroupBroken(link.reason)
+
+
+def cuts_of(shares: Sequence[Share]) -> tuple[ShardCut, ...]:
+    """Return what `inference.partition.tensor` gave each peer, as the cuts that `Groups.serve` takes.
+
+    Raises:
+        ConfigError: The shares are of another strategy.
+    """
+    cuts = []
+    for share in shares:
+        heads, columns = share.kv_heads, share.ffn_columns
+        if heads is None or columns is None:
+            raise ConfigError("only the strategy tensor gives each peer heads and columns")
+        cuts.append(ShardCut(range(heads.start, heads.end), range(columns.start, columns.end)))
+    return tuple(cuts)
 
 
 def _group_rank(contact: Contact, cut: ShardCut) -> GroupRank:

@@ -55,7 +55,12 @@ class Swarm:
         self.leader: Peer
 
     async def peer(self, name: str, **settings: Any) -> Peer:
-        fixed: dict[str, Any] = {"listen": "127.0.0.1:0", "profile": "local", "cache_dir": str(self.cache)}
+        fixed: dict[str, Any] = {
+            "listen": "127.0.0.1:0",
+            "profile": "local",
+            "engine": "numpy",
+            "cache_dir": str(self.cache),
+        }
         data_dir = str(self.directory / name)
         return await self._stack.enter_async_context(open_peer(**fixed, **settings, data_dir=data_dir))
 

@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from p2pinfer.effects import Compute, DropCache, ExtendCache, Message, OpenCache
 from p2pinfer.engine.api import EngineInput
 from p2pinfer.engine.tensor_engine import GroupBroken
+from p2pinfer.engine.tensor_shard import check_cuts
 from p2pinfer.errors import ConfigError, RemoteProtocolError
 from p2pinfer.ids import Contact, SessionId, Span
-from p2pinfer.runtime.groups import Leader
+from p2pinfer.inference import partition
+from p2pinfer.inference.partition import Worker, Workload
+from p2pinfer.runtime.groups import Leader, cuts_of
 from p2pinfer.runtime.shards import GroupSettings, Link, Member, rank_of
 from p2pinfer.wire.messages.inference import Tensor
 from p2pinfer.wire.messages.shards import (
@@ -30,6 +33,7 @@ from p2pinfer.wire.messages.shards import (
     ShardPart,
     ShardStep,
 )
+from tests.engine.tiny import tiny_config
 from tests.runtime.swarm import LOOPBACK, Peer, identity_of, running
 
 F32 = NDArray[np.float32]
@@ -288,3 +292,15 @@ async def test_a_leader_without_its_group_refuses_and_never_waits() -> None:
 def test_settings_outside_their_range_are_refused(field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         GroupSettings(**{field: 0.0})
+
+
+def test_the_tensor_strategy_gives_cuts_that_a_group_takes() -> None:
+    speeds = {"rank0": 0.001, "rank1": 0.002}
+    workers = [Worker(peer=identity_of(name).peer_id, layer_s=layer_s) for name, layer_s in speeds.items()]
+    workload = Workload(layer_count=4, kv_head_count=3, ffn_column_count=40)
+    config = tiny_config(head_count=9, kv_head_count=3)
+    cuts = cuts_of(partition.tensor(workers, workload))
+    check_cuts(config, cuts)
+    assert [len(cut.heads) for cut in cuts] == [2, 1]
+    with pytest.raises(ConfigError, match="strategy tensor"):
+        cuts_of(partition.layerwise(workers, workload))
