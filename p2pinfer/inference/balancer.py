@@ -196,9 +196,10 @@ class WeightedRoundRobin(Balancer):
     """Smooth weighted round robin: each gets its part, and heavy members come in between the others.
 
     nginx's algorithm, counted in picks instead of weights, so that a changed weight leaves no debt behind: at
-    every pick each member is owed its part of one pick, and whoever is owed most is picked and pays one. The
-    debts sum to 0. Who is picked is owed more than 0, so nobody is ever a whole pick ahead of its part; with
-    whole weights that sum to W, every W picks hold each member exactly as often as its weight says.
+    every pick each member is owed its part of one pick, and whoever is owed most is picked and pays one.
+    While nobody leaves the debts sum to 0: who is picked is owed more than 0, so nobody is ever a whole pick
+    ahead of its part, and with whole weights that sum to W, every W picks hold each member exactly as its
+    weight says.
     """
 
     def __init__(self) -> None:
@@ -228,9 +229,8 @@ class WeightedRoundRobin(Balancer):
     def _changed(self, peer: PeerId) -> None:
         if peer in self._weights:
             self._owed.setdefault(peer, 0.0)
-        elif rest := self._owed.pop(peer, 0.0):
-            for other in self._owed:
-                self._owed[other] += rest / len(self._owed)
+        else:
+            self._owed.pop(peer, None)
 
 
 class LeastConnections(Balancer):

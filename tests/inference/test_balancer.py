@@ -184,6 +184,23 @@ def test_new_weights_hold_from_the_next_pick_on_and_leave_no_debt() -> None:
     assert abs(counts[c] - 600) <= 2
 
 
+def test_whoever_comes_and_goes_costs_the_others_no_more_than_a_pick_or_two(sim_seed: int) -> None:
+    rng = random.Random(sim_seed)
+    members = peers(8)
+    balancer = made("weighted_round_robin", members)
+    for _ in range(2000):
+        peer = rng.choice(members)
+        if rng.random() < 0.5:
+            balancer.leave(peer)
+        else:
+            balancer.join(peer, rng.uniform(0.1, 5))
+        for _ in range(3):
+            balancer.pick(b"", 0.0)
+    for peer in members:
+        balancer.join(peer, 1)
+    assert all(abs(count - 100) <= 2 for count in picked(balancer, 800).values())
+
+
 def test_a_weight_that_changes_at_every_pick_is_still_followed() -> None:
     a, b = peers(2)
     balancer = made("weighted_round_robin", {a: 10, b: 1})

@@ -178,6 +178,23 @@ def test_one_failure_alone_does_not_take_the_place() -> None:
     balancer.started(b, 0.0)
     balancer.finished(b, 0.0, None)
     assert picked(balancer, 1000)[b] > 400
+
+
+def test_rare_news_counts_more_than_what_was_long_ago_and_leaving_forgets_all() -> None:
+    a, b = peers(2)
+    balancer = made("adaptive", [a, b])
+    for now in range(50):
+        for peer, latency_s in ((a, 0.01), (b, 0.1)):
+            balancer.started(peer, float(now))
+            balancer.finished(peer, float(now), latency_s)
+    assert picked(balancer, 1100)[b] == pytest.approx(100, abs=2)
+    balancer.started(b, 80.0)
+    balancer.finished(b, 80.0, 0.01)
+    assert picked(balancer, 1000)[b] > 390
+    for number in range(50):
+        balancer.started(b, 80.0)
+        balancer.finished(b, 80.0, 0.5 if number % 2 else None)
+    assert picked(balancer, 1000)[b] < 60
     balancer.leave(b)
     balancer.join(b)
-    assert picked(balancer, 1000)[b] == 500, "what was measured left with it"
+    assert picked(balancer, 1000)[b] == pytest.approx(500, abs=1)
