@@ -130,8 +130,8 @@ def test_ties_between_unlike_holders_are_broken_by_peer_id_too() -> None:
     assert parts(plan_chain([near, far], Span(0, 10))) == [(1, 0, 10)]
     holders = [
         holder(1, 0, 8, step_s=8 * 0.004),
-        holder(3, 5, 10, step_s=5 * 0.002, round_trip_s=0.001),
-        holder(9, 6, 10, step_s=4 * 0.001, round_trip_s=0.005),
+        holder(3, 5, 10, step_s=5 * 0.002, round_trip_s=0.010),
+        holder(9, 6, 10, step_s=4 * 0.001, round_trip_s=0.014),
     ]
     assert parts(plan_chain(holders, Span(0, 10))) == [(1, 0, 5), (3, 5, 10)]
     assert parts(plan_chain([holders[0], holders[2]], Span(0, 10))) == [(1, 0, 6), (9, 6, 10)]
