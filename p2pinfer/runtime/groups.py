@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from p2pinfer.effects import DropCache, ExtendCache, Message, OpenCache
 from p2pinfer.engine.api import Engine, EngineInput
+from p2pinfer.engine.blas import set_blas_threads
 from p2pinfer.engine.tensor_engine import GroupBroken, ShardEngine, TensorEngine
 from p2pinfer.engine.tensor_shard import ShardCut, even_cuts
 from p2pinfer.errors import (
@@ -153,7 +154,10 @@ class Groups:
         return [self._parts.core.contact, *(known[peer] for peer in members)]
 
     def _find(self, model: str) -> LocalModel:
-        store = self._parts.store
+        """Find a model's file, and compute with as many threads as the node is told."""
+        store, threads = self._parts.store, self._parts.config.threads
+        if threads:
+            set_blas_threads(threads)
         return LocalModel(store.manifest_of(model), store.path_of(model))
 
     @contextmanager
