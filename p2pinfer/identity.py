@@ -21,6 +21,7 @@ import nacl.bindings
 import nacl.exceptions
 
 from p2pinfer.errors import ConfigError, LocalProtocolError, SignatureError, StorageError
+from p2pinfer.files import create_file
 from p2pinfer.ids import PeerId
 from p2pinfer.wire.codec import signing_bytes
 from p2pinfer.wire.messages.records import Signed
@@ -92,7 +93,7 @@ class Identity:
         path, identity = Path(path), cls.generate()
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write_new(path, identity._key_file())
+            create_file(path, identity._key_file())
         except FileExistsError:
             raise ConfigError(f"{path} exists already and is not overwritten: choose another path") from None
         except OSError as error:
@@ -166,26 +167,6 @@ def _parse_key_file(path: Path, content: bytes) -> bytes:
     if nacl.bindings.crypto_sign_seed_keypair(seed)[0].hex() != public_hex:
         raise damaged
     return seed
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    """Write a file that nobody else can read, so that it appears at `path` complete or not at all."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, path)  # unlike a rename it fails if something is there
-    finally:
-        os.unlink(draft)
-    if os.name == "posix":
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
 
 
 def verify(public_key: bytes, data: bytes, signature: bytes) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"ids", "errors", "effects", "readers", "config", "addresses"}
+BOTTOM = {"ids", "errors", "effects", "files", "readers", "config", "addresses"}
 SIGNED = {"identity", "membership", "wire", "work"}
 CORES = {"swim", "dht", "raft", "inference"}
 NUMBERS = {"engine", "models"}
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ids": set(),
     "errors": {"ids"},
     "effects": {"ids", "errors"},
+    "files": {"errors"},
     "readers": {"ids"},
     "config": {"ids", "errors", "readers"},
     "addresses": {"ids", "errors", "config"},
@@ -40,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "raft": CORE_NEEDS,
     "inference": CORE_NEEDS,
     "engine": CORE_NEEDS,
-    "models": CORE_NEEDS,
+    "models": CORE_NEEDS | {"files"},
     # Composition.
     "peer_core": CORE_NEEDS | CORES,
     "loading": BOTTOM | SIGNED | NUMBERS,

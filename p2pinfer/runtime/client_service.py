@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from p2pinfer.effects import Message
 from p2pinfer.errors import LocalProtocolError
+from p2pinfer.files import replace_file
 from p2pinfer.ids import Contact
 from p2pinfer.runtime.answer import Answer, ReadingPrompt
 from p2pinfer.runtime.calls import Handler
-from p2pinfer.runtime.files import replace_file
 from p2pinfer.wire.messages.client import (
     ChatMessage,
     GenerateRequest,

@@ -21,6 +21,7 @@ import trio
 
 from p2pinfer.effects import Persist
 from p2pinfer.errors import LocalProtocolError, StorageError
+from p2pinfer.files import sync_directory, write_synced
 
 if sys.platform != "win32":
     import fcntl
@@ -110,7 +111,7 @@ class Disk:
             for write in writes:
                 key = write.key
                 self._replace(self._directory / (quote(key, safe="") + _VALUE), write.value)
-            self._sync_directory()
+            sync_directory(self._directory)  # once for all of them
         except OSError as error:
             raise WriteFailed(
                 f"{self._directory}: {key} was not stored: {error.strerror}", key=key
@@ -121,21 +122,5 @@ class Disk:
             path.unlink(missing_ok=True)
             return
         temporary = path.with_suffix(_TEMPORARY)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            remaining = memoryview(value)
-            while remaining:
-                remaining = remaining[os.write(descriptor, remaining) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_synced(temporary, value)
         temporary.replace(path)
-
-    def _sync_directory(self) -> None:
-        if sys.platform == "win32":
-            return  # a directory cannot be opened there; the rename itself is journalled
-        descriptor = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

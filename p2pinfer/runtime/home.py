@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2pinfer.errors import ConfigError, StorageError
+from p2pinfer.files import replace_file
 from p2pinfer.identity import Identity
 from p2pinfer.ids import Endpoint, SwarmId
 from p2pinfer.membership import BACKDATE_S, Invite, SwarmPolicy, issue_certificate, load_membership
-from p2pinfer.runtime.files import replace_file
 from p2pinfer.wire.codec import encode
 from p2pinfer.wire.messages.membership import Membership
 
