@@ -163,7 +163,8 @@ def peer_table(status: Mapping[str, Any]) -> Table:
 
 def _cells(peer: Mapping[str, Any]) -> dict[str, Text]:
     state = _cell(peer, "state")
-    state = "draining" if state == "alive" and peer.get("draining") is True else state
+    if state == "alive":
+        state = next((phase for phase in ("loading", "draining") if peer.get(phase) is True), state)
     return {
         "peer": _text(_name(peer)),
         "address": _text(_cell(peer, "endpoint")),

@@ -76,12 +76,12 @@ def hop_status(statistics: Mapping[str, Any], budget_bytes: int) -> dict[str, An
 
 
 def coverage(holdings: Iterable[Holding | None]) -> list[dict[str, Any]]:
-    """Tell for each model by how many peers each of its layers is held."""
+    """Tell for each model by how many peers each of its layers is held; who still loads does not count."""
     holders: dict[tuple[str, bytes, int], Counter[int]] = {}
     for held in holdings:
         if held is not None:
             counts = holders.setdefault((held.model, held.digest, held.layer_count), Counter())
-            counts.update(range(held.start, held.end))
+            counts.update(range(held.start, held.end) if not held.loading else ())
     return [
         {
             "model": name,
@@ -117,6 +117,7 @@ def _member(core: PeerCore, view: MemberView) -> dict[str, Any]:
         "state": view.state.name.lower(),
         **_held(held),
         "sessions": held.queue if held else None,
+        "loading": held.loading if held else False,
         "draining": held.draining if held else False,
         "step_ms": round(held.step_us / 1000, 3) or None if held else None,
         "rtt_ms": _milliseconds(core, record.owner),

@@ -248,6 +248,11 @@ def test_the_table_has_this_node_first_and_then_its_peers_by_layers() -> None:
     assert rows[2].count(" -") >= 1
 
 
+@pytest.mark.parametrize("phase", ["loading", "draining"])
+def test_a_peer_that_is_alive_says_what_else_it_is(phase: str) -> None:
+    assert phase in rendered({**STATUS, "peers": [{**PEERS[1], phase: True}]})
+
+
 def test_the_screen_fits_into_80_columns() -> None:
     longest = {**PEERS[0], "name": "x" * 63, "endpoint": "[2001:db8:1234:5678::9abc]:7946", "step_ms": 1234.5}
     lines = rendered({**BUSY, "peers": [longest, {**PEERS[1], "model": "llama:8b"}]}).splitlines()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ def test_a_swarm_tells_which_layers_it_lacks_and_how_often_it_has_the_others() -
         {"span": "3:5", "holders": 1},
         {"span": "5:6", "holders": 0},
     ]
+
+
+def test_layers_that_are_still_loaded_are_not_held_yet() -> None:
+    (model,) = coverage([replace(holding(0, 6), loading=True), holding(0, 2)])
+    assert model["spans"] == [{"span": "0:2", "holders": 1}, {"span": "2:6", "holders": 0}]
 
 
 def test_each_model_is_told_by_itself() -> None:
