@@ -52,6 +52,7 @@ class Planes:
         self._streams = streams
         self._disk = disk
         self._counts: Counter[str] = Counter()
+        self._asked: list[EngineEffect] = []
         self.worker: Worker | None = None
         self.on_effect: Callable[[Deliver | Notify | Misbehaved], None] = _ignore
 
@@ -67,8 +68,16 @@ class Planes:
             _log.exception("a %s was not sent", type(message).__name__)
 
     def flush(self) -> None:
-        """Write what was held back."""
+        """Write what was held back, then wake the engine.
+
+        In this order, because the engine's thread needs the interpreter to prepare a batch: outputs that wait
+        for it would leave that much later, and the next hop would stand still.
+        """
         self._streams.flush()
+        asked, self._asked = self._asked, []
+        if self.worker is not None:
+            for effect in asked:
+                self.worker.submit(effect)
 
     async def persist(self, writes: Sequence[Persist]) -> None:
         """Make the writes durable."""
@@ -79,9 +88,8 @@ class Planes:
         self._streams.disconnect(peer)
 
     def compute(self, effect: EngineEffect) -> None:
-        """Hand an effect to the engine's thread."""
-        if self.worker is not None:
-            self.worker.submit(effect)
+        """Keep an effect for the engine's thread, until what was sent before it is on its way."""
+        self._asked.append(effect)
 
     def handle(self, effect: Deliver | Notify | Misbehaved) -> None:
         """Tell the application."""
