@@ -101,7 +101,7 @@ def load_onnx_engine(
 ) -> OnnxEngine:
     """Load a span into the fast engine, as `load_engine` does."""
     if not has_onnx():
-        raise ConfigError("engine is onnx, which is not installed: pip install 'p2pinfer[onnx]'")
+        raise ConfigError("engine is onnx, which is not installed: pip install onnx onnxruntime")
     # Here and not above: it takes a while, and may not be installed.
     from p2pinfer.engine.onnx_engine import OnnxEngine, OnnxSettings, OnnxWeights
 
