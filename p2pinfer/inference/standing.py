@@ -64,6 +64,8 @@ class _Asking:
     permit: Permit
     asked_at: float
     is_answered: bool = False
+    latency_s: float | None = None
+    """How long the holder took to take its place: what balancers compare."""
 
 
 class Standings:
@@ -94,6 +96,9 @@ class Standings:
         balancer = self._balancers.pop(group, None)
         if balancer is None:
             balancer = make_balancer(self._config.balancer, rng=self._rng, config=self._config.balancing)
+            for peer in sorted(group):
+                for _ in range(self._in_flight[peer]):
+                    balancer.started(peer, now)  # what runs there already will be said to have ended
         self._balancers[group] = balancer  # the one used last stands last
         if len(self._balancers) > _GROUP_COUNT_MAX:
             del self._balancers[next(iter(self._balancers))]
@@ -135,7 +140,7 @@ class Standings:
         self._in_flight[peer] -= 1
         if not self._in_flight[peer]:
             del self._in_flight[peer]
-        latency_s = now - asking.asked_at if outcome is Outcome.SUCCESS else None
+        latency_s = asking.latency_s if outcome is Outcome.SUCCESS else None
         for group, balancer in self._balancers.items():
             if peer in group:
                 balancer.finished(peer, now, latency_s)
@@ -181,7 +186,7 @@ class Standings:
     def _finish(
         self, peer: PeerId, asking: _Asking, outcome: Outcome, now: float, latency_s: float | None
     ) -> None:
-        asking.is_answered = True
+        asking.is_answered, asking.latency_s = True, latency_s
         known = self._known.get(peer)
         if known is not None:
             known.breaker.finished(asking.permit, outcome, now)
