@@ -20,7 +20,6 @@ from p2pinfer.effects import Deliver, Effect, Misbehaved, Notify
 from p2pinfer.engine.api import Engine
 from p2pinfer.errors import (
     Cancelled,
-    LocalProtocolError,
     ModelNotFound,
     NoChain,
 )
@@ -37,17 +36,16 @@ from p2pinfer.runtime.composition import Parts, compose
 from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.entry_model import EntryModel
 from p2pinfer.runtime.groups import Groups
+from p2pinfer.runtime.held_span import HeldSpan
 from p2pinfer.runtime.home import make_invite, open_home
 from p2pinfer.runtime.joining import join_swarm
 from p2pinfer.runtime.load import Load
 from p2pinfer.runtime.nurseries import hold_tasks, unwrapped
-from p2pinfer.runtime.planes import Inputs
 from p2pinfer.runtime.progress import Activity, OnProgress, Phase
 from p2pinfer.runtime.serving import load_own_span
 from p2pinfer.runtime.sockets import Sockets, open_sockets
 from p2pinfer.runtime.status import describe_holding, peer_status
 from p2pinfer.runtime.way_back import WayBack
-from p2pinfer.runtime.worker import Worker
 from p2pinfer.swim.news import Joined, MemberDead, MemberJoined, MemberLeft
 from p2pinfer.wire.messages.client import ChatMessage
 from p2pinfer.wire.messages.inference import Sampling
@@ -66,10 +64,10 @@ class Peer:
 
     def __init__(self, parts: Parts, nursery: trio.Nursery, activity: Activity) -> None:
         self._parts = parts
-        self._nursery = nursery
         self._activity = activity
         self._started_at = parts.clock.now()
         self._load = Load(self._started_at)
+        self._span = HeldSpan(parts, nursery, activity, self._load)
         self._token = trio.lowlevel.current_trio_token()
         self._news: dict[SessionId, trio.MemorySendChannel[News]] = {}
         self._entry_models: dict[bytes, EntryModel] = {}
@@ -158,17 +156,30 @@ class Peer:
     async def serve(self, engine: Engine, served: ServedSpan, model: str) -> None:
         """Serve a span with an engine of the caller's, and tell the swarm.
 
-        Raises:
-            LocalProtocolError: This peer serves a span already.
+        A span that was served before is given up: its sessions go on at other holders.
         """
-        parts = self._parts
-        if parts.planes.worker is not None:
-            raise LocalProtocolError("this peer serves a span already: open another peer for the other one")
-        worker = parts.planes.worker = Worker(engine, Inputs(parts.driver).on_computed)
-        worker.on_batch = lambda batch, took_s: self._load.batch_done(batch, took_s, parts.clock.now())
-        await self._nursery.start(worker.run)
-        await parts.driver.call(lambda core, now: (None, core.serve(served, model, now)))
-        self._activity.enter(Phase.SERVING)
+        await self._span.serve(engine, served, model)
+
+    async def drain(self, timeout_s: float = 60.0) -> bool:
+        """Hand the open sessions over to other holders, so that this peer may go without anybody noticing.
+
+        New sessions avoid this peer at once, and the open ones move as soon as others hold its layers.
+        Returns whether that is done; after the timeout it may not be, and the peer drains on.
+        """
+        return await self._span.drain(timeout_s)
+
+    async def resume(self) -> None:
+        """Take `drain` back."""
+        await self._span.resume()
+
+    async def move(self, session: SessionId, away: PeerId, to: PeerId | None = None) -> None:
+        """Let another holder take over what a peer does in a session that was opened here.
+
+        Raises:
+            LocalProtocolError: There is no such session, or the peer has no place in it.
+            NoChain: Nobody else (or not `to`) holds these layers; the session goes on as it was.
+        """
+        await self._parts.driver.call(lambda core, now: (None, core.move(session, away, to, now)))
 
     def status(self) -> dict[str, Any]:
         """This peer, whom it knows and what they hold, as plain data: `docs/cli.md` lists the keys."""
