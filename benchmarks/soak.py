@@ -59,7 +59,7 @@ class Plan:
     """At once."""
     cases: int = 24
     token_count_max: int = 64
-    settings: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=lambda: {"reuse": "prompts", "threads": 1})
     """What every node is told beside its place."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -123,9 +124,20 @@ async def keep_asking(
             with trio.fail_after(ANSWER_TIMEOUT_S):
                 await _read(answer, leave_after)
         except (P2PInferError, trio.TooSlowError) as error:
-            tally.lost.append(f"{case.kind}, turn {turn}: {type(error).__name__}: {error}")
+            reason = f"{case.kind}, turn {turn}: {type(error).__name__}: {error}; {_course(swarm, answer)}"
+            print(f"lost: {reason}", file=sys.stderr)
+            tally.lost.append(reason)
         else:
             tally.judge(case, turn, answer, is_whole=leave_after is None)
+
+
+def _course(swarm: LocalSwarm, answer: Answer) -> str:
+    """How far an answer came, and whom the entry peer knows: to find out why it was lost."""
+    known = Counter(f"{p['span']} {p['state']}" for p in swarm.peer.status()["peers"] if p["span"])
+    holders = ", ".join(f"{count} x {what}" for what, count in sorted(known.items()))
+    return (
+        f"after {len(answer.token_ids)} tokens and {len(answer.recoveries)} recoveries; known are {holders}"
+    )
 
 
 async def _read(answer: Answer, leave_after: int | None) -> None:

@@ -62,6 +62,8 @@ NAME_SIZE_BYTES_MAX = 63
 """As in `PeerRecord.name`, where it travels; the length of a DNS label."""
 MODEL_SIZE_BYTES_MAX = 128
 """As in `Holding.model`, where the name travels."""
+REUSES = ("all", "prompts", "off")
+"""What of earlier sessions a new one may go on from."""
 ENGINES = ("auto", "onnx", "numpy")
 """The engines that can be asked for by name."""
 ACCURACIES = ("int8", "float32")
@@ -88,6 +90,10 @@ def _read_profile(value: object) -> Profile:
 
 def _read_engine(value: object) -> str:
     return one_of(value, ENGINES)
+
+
+def _read_reuse(value: object) -> str:
+    return one_of(value, REUSES)
 
 
 def _read_accuracy(value: object) -> str:
@@ -226,6 +232,16 @@ class NodeConfig:
             metavar="|".join(ENGINES),
         ),
     )
+    reuse: str = field(
+        default="all",
+        metadata=_about(
+            _read_reuse,
+            "What a chat's next turn may go on from, as far as the same nodes still keep it: all that was "
+            "computed, prompts only (the last answer is read again, and no text depends on what was kept), "
+            "or off.",
+            metavar="|".join(REUSES),
+        ),
+    )
     accuracy: str = field(
         default="int8",
         metadata=_about(
@@ -264,6 +280,8 @@ class NodeConfig:
             raise _wrong("cache_size_bytes_max", self.cache_size_bytes_max, "at least 1MiB")
         if self.engine not in ENGINES:
             raise _wrong("engine", self.engine, f"one of {', '.join(ENGINES)}")
+        if self.reuse not in REUSES:
+            raise _wrong("reuse", self.reuse, f"one of {', '.join(REUSES)}")
         if self.accuracy not in ACCURACIES:
             raise _wrong("accuracy", self.accuracy, f"one of {', '.join(ACCURACIES)}")
         if self.log_level not in LOG_LEVELS:

@@ -91,6 +91,10 @@ class EntryConfig:
     reuse_positions_min: int = 16
     """Positions that a chat's next turn must share with a parked session before it goes on from it: fewer are
     computed sooner than asked for. 1 to 4096."""
+    reuse_answers: bool = True
+    """Whether the next turn goes on behind an answer as well as behind prompts. An answer's positions were
+    computed one by one, with other last bits than the same tokens in a prompt. False computes the last answer
+    again, so that with an engine that does not care how prompts are cut no text depends on what was kept."""
     parked_timeout_s: float = 600.0
     """How long an ended session may be gone on from; as long as hops keep its cache. 1 to 86400 s."""
     parked_count_max: int = 256

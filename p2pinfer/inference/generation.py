@@ -53,8 +53,14 @@ StepShape = tuple[int, int]
 
 
 def chunked(start: int, end: int, size: int) -> tuple[StepShape, ...]:
-    """Cut the positions from `start` to `end` into steps of at most `size`."""
-    return tuple((base, min(size, end - base)) for base in range(start, end, size))
+    """Cut the positions from `start` to `end` into steps of at most `size`.
+
+    No step but the only one has a single position: engines compute those with other last bits.
+    """
+    bases = list(range(start, end, size))
+    if len(bases) > 1 and size > 2 and end - bases[-1] == 1:
+        bases[-1] -= 1
+    return tuple((base, stop - base) for base, stop in zip(bases, [*bases[1:], end], strict=True))
 
 
 class Phase(enum.Enum):
@@ -117,10 +123,11 @@ class Generation:
         """The step whose logits give the next token."""
         return self.input_count - 1
 
-    @property
-    def computed(self) -> tuple[tuple[int, ...], tuple[StepShape, ...]]:
+    def computed(self, *, with_answer: bool) -> tuple[tuple[int, ...], tuple[StepShape, ...]]:
         """The tokens known, and the steps that every hop has done by now: what a later prompt may share."""
         known = (*self.request.prompt, *self.tokens)
+        if not with_answer:
+            return known, self.shapes if self.tokens else ()
         start = len(self.request.prompt)
         answered = tuple((start + index, 1) for index in range(len(self.tokens) - 1))
         return known, (*self.shapes, *answered) if self.tokens else ()

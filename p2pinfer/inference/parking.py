@@ -3,7 +3,7 @@
 A hop parks the cache of an ended session. The next turn's prompt repeats the whole conversation: as many of
 the parked session's steps as lie within the tokens that both share are not computed again. Steps are taken
 whole, because a replay must repeat their shapes, and the prompt's last position is always computed, because
-its logits are wanted.
+its logits are wanted; with one before it, for a prompt's step of a single position has other last bits.
 
 A parked session is taken once: two answers cannot grow in one cache.
 """
@@ -39,11 +39,11 @@ class Parked:
         return sum(self.shapes[-1]) if self.shapes else 0
 
     def shared_with(self, prompt: tuple[int, ...]) -> Parked:
-        """Return it with the steps alone that lie within what the prompt shares, but for its last token."""
-        limit = min(len(self.tokens), len(prompt) - 1)
+        """Return it with the steps alone that lie within what the prompt shares, its last two tokens apart."""
+        limit = min(len(self.tokens), max(0, len(prompt) - 2))
         shared = next((i for i in range(limit) if self.tokens[i] != prompt[i]), limit)
         shapes = self.shapes
-        if sum(shapes[-1]) > shared:
+        if shapes and sum(shapes[-1]) > shared:
             shapes = tuple(shape for shape in shapes if sum(shape) <= shared)
         return Parked(self.session, self.digest, self.chain, self.tokens, shapes, self.until)
 
@@ -63,7 +63,7 @@ class ParkingLot:
 
     def put(self, generation: Generation, now: float) -> bool:
         """Remember a generation that ends; False where nothing is worth keeping."""
-        tokens, shapes = generation.computed
+        tokens, shapes = generation.computed(with_answer=self._config.reuse_answers)
         if not shapes or not self._config.parked_count_max:
             return False
         while len(self._parked) >= self._config.parked_count_max:

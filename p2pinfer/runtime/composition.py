@@ -10,7 +10,7 @@ from p2pinfer.addresses import advertised_endpoint
 from p2pinfer.config import NodeConfig, Profile
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.identity import Verifier
-from p2pinfer.inference.config import HopConfig
+from p2pinfer.inference.config import EntryConfig, HopConfig
 from p2pinfer.models.store import ModelStore
 from p2pinfer.peer_core import PeerConfig, PeerCore
 from p2pinfer.runtime.clock import Clock
@@ -88,10 +88,12 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
 
 def _core_config(config: NodeConfig) -> PeerConfig:
     hop = HopConfig(memory_size_bytes_max=config.cache_size_bytes_max)
+    kept_count = 0 if config.reuse == "off" else EntryConfig().parked_count_max
+    entry = EntryConfig(parked_count_max=kept_count, reuse_answers=config.reuse == "all")
     match config.profile:
         case Profile.LOCAL:
-            return PeerConfig(swim=SwimConfig.local(), dht=DhtConfig.lan(), hop=hop)
+            return PeerConfig(swim=SwimConfig.local(), dht=DhtConfig.lan(), hop=hop, entry=entry)
         case Profile.LAN:
-            return PeerConfig(swim=SwimConfig.lan(), dht=DhtConfig.lan(), hop=hop)
+            return PeerConfig(swim=SwimConfig.lan(), dht=DhtConfig.lan(), hop=hop, entry=entry)
         case Profile.WAN:
-            return PeerConfig(swim=SwimConfig.wan(), dht=DhtConfig.wan(), hop=hop)
+            return PeerConfig(swim=SwimConfig.wan(), dht=DhtConfig.wan(), hop=hop, entry=entry)

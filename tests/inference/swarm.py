@@ -15,7 +15,7 @@ from p2pinfer.effects import Effect, Message, Send
 from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId, Span
 from p2pinfer.inference.config import EntryConfig, HopConfig
 from p2pinfer.inference.entry_core import EntryCore
-from p2pinfer.inference.generation import Request
+from p2pinfer.inference.generation import Request, chunked
 from p2pinfer.inference.hop_core import HopCore, ServedSpan
 from p2pinfer.inference.news import GenerationFailed, Recovered, Sampled
 from p2pinfer.inference.planner import Holder
@@ -205,7 +205,7 @@ class Swarm:
 
 def unbroken(prompt: int = 10, answer: int = 30, seed: int = 1) -> list[int]:
     """The tokens that one engine with all layers gives, step by step."""
-    shapes = [(base, min(4, prompt - base)) for base in range(0, prompt, 4)]
+    shapes = chunked(0, prompt, 4)
     return undisturbed(tuple(range(1, prompt + 1)), shapes, answer=answer, seed=seed)
 
 

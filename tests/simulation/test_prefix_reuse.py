@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
 
 from p2pinfer.ids import SessionId
+from p2pinfer.inference.generation import chunked
 from p2pinfer.testing import World, run_seeds
 from tests.inference.swarm import Swarm, undisturbed
 
 FIRST = tuple(range(1, 31))
-FIRST_SHAPES = [(base, min(4, 30 - base)) for base in range(0, 30, 4)]
+FIRST_SHAPES = list(chunked(0, 30, 4))
 ANSWER = 20
 ADDED = (401, 402, 403, 404, 405, 406)
 
 
 def chunks(start: int, end: int) -> list[tuple[int, int]]:
-    return [(base, min(4, end - base)) for base in range(start, end, 4)]
+    return list(chunked(start, end, 4))
 
 
 def next_turn(
@@ -108,6 +110,15 @@ def test_the_same_prompt_again_computes_its_last_step() -> None:
         FIRST, FIRST_SHAPES, answer=ANSWER
     )
     assert rows(swarm) - before == 3 * (2 + ANSWER - 1)
+
+
+def test_no_prompt_is_cut_so_that_one_position_stands_alone() -> None:
+    for size in (3, 4, 7, 128):
+        for end in range(2, 300):
+            shapes = chunked(0, end, size)
+            assert sum(count for _, count in shapes) == end
+            assert [base for base, _ in shapes] == [0, *itertools.accumulate(c for _, c in shapes)][:-1]
+            assert all(1 < count <= size for _, count in shapes)
 
 
 def test_one_cache_is_not_shared_by_two_answers_at_once() -> None:
