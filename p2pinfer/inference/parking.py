@@ -39,7 +39,7 @@ class Parked:
         return sum(self.shapes[-1]) if self.shapes else 0
 
     def shared_with(self, prompt: tuple[int, ...]) -> Parked:
-        """Return it with the steps alone that lie within what the prompt shares, its last two tokens apart."""
+        """Return it with the steps alone that lie within what the prompt shares, but its last two tokens."""
         limit = min(len(self.tokens), max(0, len(prompt) - 2))
         shared = next((i for i in range(limit) if self.tokens[i] != prompt[i]), limit)
         shapes = self.shapes
