@@ -184,7 +184,8 @@ async def open_swarm(
 ) -> AsyncIterator[LocalSwarm]:
     """Start a peer without layers in this process and one node process for each span.
 
-    `settings` are what every node is told beside its place: engine, threads ...
+    `settings` are what every node is told beside its place: engine, threads ... and the peer of this process
+    what of earlier sessions it may `reuse`.
 
     Raises:
         UnavailableError: A node did not start.
@@ -200,6 +201,7 @@ async def open_swarm(
             data_dir=directory / "entry",
             cache_dir=cache_dir,
             profile=Profile.LOCAL,
+            reuse=str((settings or {}).get("reuse", "all")),
         )
         async with open_peer(config) as peer:
             swarm = LocalSwarm(peer, directory, cache_dir, model, settings or {})
