@@ -36,10 +36,14 @@ check: $(STAMP) ## Check format, lint, types, the arrows between packages and th
 sim: $(STAMP) ## Run the simulation with SEEDS seeds
 	@$(TEST) --timeout=0 --seeds=$(SEEDS) -m "not soak" tests/simulation
 
-soak: $(STAMP) ## Run the long tests: fifty kills of real processes, and mutants of the cores; half an hour
+soak: $(STAMP) ## Half an hour of kills, stops and joins under load, then the long tests and the mutants; two hours
+	@$(RUN) -m benchmarks.soak --minutes 30
 	@$(TEST) --timeout=0 -m soak
 
-bench: $(STAMP) ## Measure side by side: a hop beside a bare echo, kills beside unbroken answers
+bench: $(STAMP) ## Measure side by side: beside llama.cpp, a hop beside a bare echo, kills beside unbroken answers
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@$(RUN) -m benchmarks.decode
+	@$(RUN) -m benchmarks.planning
 	@$(RUN) -m benchmarks.hop
 	@$(RUN) -m benchmarks.kills --kills 10
 

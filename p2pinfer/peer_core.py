@@ -84,6 +84,7 @@ class PeerCore:
         self._announced_at = now
         self._book = HolderBook()
         self.entry.set_holders(self._book.by_digest)
+        self._held_before: Holding | None = None
         self._has_handed_over = False
 
     # --- commands -----------------------------------------------------------------------------
@@ -100,16 +101,31 @@ class PeerCore:
         """Tell the swarm, and the entry peers of open sessions, that this peer goes."""
         return self._carry(self.hop.close(now) + self.swim.leave(now), now)
 
-    def prepare(self, holding: Holding, now: float) -> list[Effect]:
+    def prepare(self, span: Span, now: float) -> list[Effect]:
         """Tell the swarm which span this peer is loading, so that nobody else comes to fill the same gap.
 
         What it serves until then it serves on, for the sessions that are open.
         """
-        return self._carry(self._hold(replace(holding, loading=True), now), now)
+        if self._holding is None:
+            return []
+        self._held_before = self._holding
+        loading = replace(self._holding, start=span.start, end=span.end, loading=True)
+        return self._carry(self._hold(loading, now), now)
+
+    def stay(self, now: float) -> list[Effect]:
+        """Take `prepare` back: the span could not be loaded."""
+        if self._held_before is None:
+            return []
+        return self._carry(self._hold(self._held_before, now), now)
+
+    def hand_over(self, now: float) -> list[Effect]:
+        """Ask the open sessions to go elsewhere: this peer is about to serve another span."""
+        return self._carry(self.hop.drain(now), now)
 
     def serve(self, served: ServedSpan, model: str, now: float, *, movable: bool = False) -> list[Effect]:
         """Serve a span from now on, instead of the one before if there is one, and tell the swarm."""
         self._has_handed_over = False
+        self._held_before = None
         self.hop.reopen()
         holding = Holding(
             model=model,

@@ -35,8 +35,15 @@ class HeldSpan:
         self._load = load
         self._worker: Worker | None = None
 
-    async def serve(self, engine: Engine, served: ServedSpan, model: str) -> None:
-        """Serve a span from now on, instead of the one before if there is one, and tell the swarm."""
+    async def serve(self, engine: Engine, served: ServedSpan, model: str, *, movable: bool = False) -> None:
+        """Serve a span from now on, instead of the one before if there is one, and tell the swarm.
+
+        Args:
+            engine: The loaded span.
+            served: What it is.
+            model: The model's name.
+            movable: Whether the peer would as well hold other layers of the model.
+        """
         parts, old = self._parts, self._worker
         worker = self._worker = Worker(engine, Inputs(parts.driver).on_computed)
         worker.on_batch = lambda batch, took_s: self._load.batch_done(batch, took_s, parts.clock.now())
@@ -46,7 +53,7 @@ class HeldSpan:
             if old is not None:
                 old.stop()
             parts.planes.worker = worker
-            return None, core.serve(served, model, now)
+            return None, core.serve(served, model, now, movable=movable)
 
         await parts.driver.call(exchange)
         self._activity.enter(Phase.SERVING)

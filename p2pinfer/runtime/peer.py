@@ -41,6 +41,7 @@ from p2pinfer.runtime.home import make_invite, open_home
 from p2pinfer.runtime.joining import join_swarm
 from p2pinfer.runtime.load import Load
 from p2pinfer.runtime.nurseries import hold_tasks, unwrapped
+from p2pinfer.runtime.placing import Placer
 from p2pinfer.runtime.progress import Activity, OnProgress, Phase
 from p2pinfer.runtime.serving import load_own_span
 from p2pinfer.runtime.sockets import Sockets, open_sockets
@@ -301,11 +302,15 @@ class Peer:
 
     # --- the start and the end ----------------------------------------------------------------
 
-    async def _serve_own_span(self) -> None:
+    async def _serve_own_span(self, nursery: trio.Nursery) -> None:
         """Load the span that this peer is told to serve, and tell the swarm."""
         loaded = await load_own_span(self._parts, self._activity)
         if loaded is not None:
-            await self.serve(loaded.engine, loaded.served, loaded.model_name)
+            may_move = self._parts.config.span is None
+            await self._span.serve(loaded.engine, loaded.served, loaded.model.name, movable=may_move)
+            if may_move:
+                placer = Placer(self._parts, self._span, self._activity, loaded.model)
+                nursery.start_soon(placer.run)
 
     async def _leave(self) -> None:
         """Say goodbye, and give the word a moment to get around; also while being cancelled."""
@@ -372,7 +377,7 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
         node = {"endpoint": str(peer.endpoint), "peer_id": str(peer.id), "swarm": str(parts.home.swarm.id)}
         write_node_file(parts.config.node_path, node)
         await join_swarm(parts, peer._joined)
-        await peer._serve_own_span()
+        await peer._serve_own_span(tasks)
         tasks.start_soon(peer._way_back.run)
         yield
     finally:

@@ -52,7 +52,7 @@ class LoadedSpan:
 
     engine: Engine
     served: ServedSpan
-    model_name: str
+    model: LocalModel
 
 
 Report = Callable[[Progress], None]
@@ -88,7 +88,7 @@ async def load_own_span(parts: Parts, activity: Activity) -> LoadedSpan | None:
     span = await trio.to_thread.run_sync(choose_own_span, model, config.span, held)
     engine = await trio.to_thread.run_sync(load_span, model, span, config, activity.report)
     served = await trio.to_thread.run_sync(served_span, model, engine)
-    return LoadedSpan(engine, served, model.name)
+    return LoadedSpan(engine, served, model)
 
 
 def _is_missing(store: ModelStore, config: NodeConfig) -> bool:

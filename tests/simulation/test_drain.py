@@ -140,8 +140,7 @@ def test_one_of_those_that_may_move_is_told_to_fill_a_gap() -> None:
     ((name, span),) = advised().items()
     assert span == Span(8, 12)
     mover = swarm.world.hosts[name]
-    holding = replace(mover.core._holding, start=span.start, end=span.end)
-    mover.call(lambda core, now: (None, core.prepare(holding, now)))
+    mover.call(lambda core, now: (None, core.prepare(span, now)))
     swarm.world.run_for(2.0)
     assert advised() == {}  # who loads counts as if it held
     with pytest.raises(NoChain):
