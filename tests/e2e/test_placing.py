@@ -14,7 +14,7 @@ from p2pinfer import Sampling, open_peer
 from p2pinfer.cli.local_swarm import wait_until
 from p2pinfer.runtime import placing, serving
 from p2pinfer.runtime.peer import Peer
-from tests.e2e.conftest import TINY, TINY_LAYER_COUNT
+from tests.e2e.conftest import TINY
 
 pytestmark = pytest.mark.e2e
 
@@ -75,8 +75,5 @@ def has_moved(peer: Peer) -> bool:
 
 
 def is_whole(peer: Peer) -> bool:
-    """Whether a peer knows a holder of every layer."""
-    layers = {
-        layer for p in peer.status()["peers"] if p["span"] for layer in range(*map(int, p["span"].split(":")))
-    }
-    return layers == set(range(TINY_LAYER_COUNT))
+    """Whether a peer knows a holder of every layer that lives and has loaded it."""
+    return [model["holders_min"] > 0 for model in peer.status()["models"]] == [True]
