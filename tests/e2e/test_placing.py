@@ -59,6 +59,7 @@ async def test_a_peer_fills_the_gap_that_another_leaves(
         trio.open_nursery() as nursery,
     ):
         await nursery.start(be_upper, me.invite)
+        await wait_until(lambda: is_whole(me), timeout_s=10.0)
         async with peer_of(tmp_path / "mover", tiny_cache, me.invite, model=TINY) as mover:
             assert low.status()["span"] == mover.status()["span"] == "0:3"
             await wait_until(lambda: is_whole(me), timeout_s=10.0)
