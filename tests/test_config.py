@@ -88,7 +88,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         ({"cache_size_bytes_max": "1 elephant"}, "is not a size"),
         ({"cache_size_bytes_max": "4KiB"}, "at least 1MiB"),
         ({"profile": "mars"}, "profile: 'mars' is not one of local, lan, wan"),
-        ({"accuracy": "int4"}, "accuracy: 'int4' is not one of int8, float32"),
+        ({"accuracy": "int4"}, "accuracy: 'int4' is not one of int8, int8-fast, float32"),
         ({"engine": "abacus"}, "engine: 'abacus' is not one of auto, onnx, numpy"),
         ({"log_level": "loud"}, "log_level: 'loud' is not one of"),
         ({"name": "a\nb"}, "printable"),

@@ -10,13 +10,15 @@ Rules:
 2. With float32 activations MatMulNBits, too, has a kernel of its own for single rows, so each step of a
    single row is computed alone; then the same holds. (As one of two rows it would take three times as long.)
 3. Single rows of several sessions are one batch where their slots are neighbours. Idle slots between them are
-   left alone by the count of their rows, 0.
+   left alone by the count of their rows, 0. Where the processor has another kernel for a single row than for
+   several (AVX2), a row that is alone gets an idle slot beside it: that costs a quarter, and rule 1 holds.
+   The accuracy int8-fast does without, and without rule 1: who takes over then differs in the last bits.
 4. A step is checked whole before its slot changes; one that fails later (numbers that overflow) leaves the
    session cut back to the step's base.
 5. Layers are cut into several sessions of onnxruntime where a part of the span is asked for: it costs one
    loading, then some 50 us a step, and no memory but while it is done.
 
-What holds of the bits was measured on x86-64 with AVX-512 and onnxruntime 1.32, and
+What holds of the bits was measured on x86-64 with AVX-512 and with AVX2 alone, onnxruntime 1.32, and
 `testing.engine_conformance` asks for it. Peers whose processors or versions differ compute other last bits.
 """
 
@@ -33,7 +35,7 @@ from numpy.typing import NDArray
 
 from p2pinfer.engine.api import EngineInput, EngineOutput
 from p2pinfer.engine.embedding import EmbeddingTable
-from p2pinfer.engine.kv_slots import KVSlots, Slot, SlotBlock, neighbours
+from p2pinfer.engine.kv_slots import SLOT_COUNT, KVSlots, Slot, SlotBlock, neighbours
 from p2pinfer.engine.onnx_graph import LayerMatrices, head_graph, layers_graph
 from p2pinfer.engine.onnx_session import HeadSession, LayersSession, OnnxSettings
 from p2pinfer.engine.quantised import Matrix
@@ -101,6 +103,7 @@ class OnnxEngine:
         self._config = config
         self._weights = weights
         self._settings = settings
+        self._row_count_min = settings.row_count_min
         self._rules = StepRules(span, config.layer_count, config.hidden_size, config.vocabulary_size)
         self._slots = KVSlots(config, span)
         self._sessions = [self._layers_session(span)]
@@ -211,6 +214,8 @@ class OnnxEngine:
         for (layers, _), group in together.items():
             by_slot = {each.slot.index: each for each in group}
             for first, count in neighbours(sorted(by_slot), _GAP_MAX):
+                if count < self._row_count_min:
+                    first, count = min(first, SLOT_COUNT - self._row_count_min), self._row_count_min
                 members = [by_slot.get(index) for index in range(first, first + count)]
                 self._advance_together(layers, first, members)
 
@@ -289,7 +294,10 @@ class OnnxEngine:
             raise StepRefused("this engine is closed")
         if self._settings.accuracy_level == 0:  # rule 2
             return np.concatenate([self._head.logits(row[None]) for row in hidden])
-        return self._head.logits(hidden)
+        count = len(hidden)
+        if count < self._row_count_min:
+            hidden = np.repeat(hidden, self._row_count_min, axis=0)
+        return self._head.logits(hidden)[:count]
 
 
 def _waves(batch: Sequence[EngineInput]) -> Iterator[list[tuple[int, EngineInput]]]:

@@ -26,7 +26,7 @@ from onnx import TensorProto, helper
 from p2pinfer.engine.quantised import BlockProduct, DenseMatrix, Matrix, QuantisedMatrix, side_by_side
 from p2pinfer.engine.weights import EngineConfig
 
-__all__ = ["Graph", "LayerMatrices", "head_graph", "layers_graph"]
+__all__ = ["Graph", "LayerMatrices", "head_graph", "layers_graph", "product_graph"]
 
 F32 = NDArray[np.float32]
 
@@ -198,6 +198,18 @@ def head_graph(config: EngineConfig, norm: F32, output: Matrix, accuracy_level: 
     return graph.finished(
         [_floats("hidden", 1, "n", config.hidden_size)], [_floats("logits", 1, "n", config.vocabulary_size)]
     ), graph
+
+
+def product_graph(matrix: Matrix, accuracy_level: int) -> tuple[bytes, Graph]:
+    """Return the graph of one product: x (1, n, K) to y (1, n, N)."""
+    graph = Graph(accuracy_level)
+    graph.add_named("Identity", [graph.product("x", matrix)], ["y"])
+    rows, columns = (
+        matrix.weight.shape[::-1]
+        if isinstance(matrix, DenseMatrix)
+        else (matrix.row_count, matrix.column_count)
+    )
+    return graph.finished([_floats("x", 1, "n", columns)], [_floats("y", 1, "n", rows)]), graph
 
 
 def _normalised(graph: Graph, x: str, weight: F32, epsilon: float) -> str:

@@ -14,8 +14,10 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from p2pinfer.engine.kv_slots import SlotBlock
-from p2pinfer.engine.onnx_graph import Graph
+from p2pinfer.engine.onnx_graph import Graph, product_graph
+from p2pinfer.engine.quantised import BlockProduct, QuantisedMatrix
 from p2pinfer.errors import ConfigError
 from p2pinfer.ids import Span
 
@@ -32,8 +35,10 @@ __all__ = ["HeadSession", "LayersSession", "OnnxSettings"]
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 
-_ACCURACY_LEVELS = {"int8": 4, "float32": 0}
+_ACCURACY_LEVELS = {"int8": 4, "int8-fast": 4, "float32": 0}
 """By name: the accuracy_level of MatMulNBits."""
+_PROBE_COLUMNS, _PROBE_ROWS = 576, 37
+"""A matrix that is no multiple of what kernels take at a time."""
 
 # The flash kernel of GroupQueryAttention took twice the time of the plain one for prompts (512 rows after
 # 100: 13.0 against 6.3 ms, onnxruntime 1.32), and its bits depend on padding. It is asked for when a session
@@ -52,7 +57,8 @@ class OnnxSettings:
     accuracy: str = "int8"
     """int8: activations are rounded to eight bits for each block of 32, as llama.cpp does. float32: they are
     not: single tokens take 1.7 times as long, prompts two thirds, and the steps of several sessions are not
-    computed as one batch."""
+    computed as one batch. int8-fast: as int8, but a single row is always computed as one, see
+    `OnnxEngine`'s rule 3."""
     threads: int = 0
     """Threads of each session, counting the caller; 0: as many as the machine has cores."""
 
@@ -68,6 +74,11 @@ class OnnxSettings:
     def accuracy_level(self) -> int:
         """As MatMulNBits counts them."""
         return _ACCURACY_LEVELS[self.accuracy]
+
+    @property
+    def row_count_min(self) -> int:
+        """Rows that single rows are padded to, so that their bits do not depend on how many there are."""
+        return 2 if self.accuracy == "int8" and not _are_single_rows_alike() else 1
 
 
 class LayersSession:
@@ -155,6 +166,31 @@ class _Bound:
 
     def _input(self, name: str, array: NDArray[Any]) -> None:
         self.binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+
+
+@cache
+def _are_single_rows_alike() -> bool:
+    """Whether a row's int8 products have the same bits alone and among others, on this processor.
+
+    With AVX2 four-bit weights in blocks of 32 have a kernel of their own for single rows (onnxruntime 1.32).
+    """
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((3, _PROBE_COLUMNS), np.float32)
+    for bits, block_size in itertools.product((4, 8), (16, 32)):
+        shape = (_PROBE_ROWS, _PROBE_COLUMNS // block_size)
+        product = BlockProduct(
+            bits=bits,
+            block_size=block_size,
+            packed=rng.integers(0, 256, (*shape, block_size * bits // 8), np.uint8),
+            scales=rng.standard_normal(shape, np.float32),
+        )
+        matrix = QuantisedMatrix(_PROBE_ROWS, _PROBE_COLUMNS, (product,))
+        session = _session(*product_graph(matrix, _ACCURACY_LEVELS["int8"]), OnnxSettings(threads=1))
+        together = session.run(None, {"x": rows[None]})[0][0]
+        alone = [session.run(None, {"x": row[None, None]})[0][0, 0] for row in rows]
+        if not np.array_equal(together, alone):
+            return False
+    return True
 
 
 def _session(model: bytes, graph: Graph, settings: OnnxSettings) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from p2pinfer.engine.api import Engine, EngineInput, EngineOutput, SampleRequest
 from p2pinfer.engine.embedding import EmbeddingTable
+from p2pinfer.engine.kv_slots import SLOT_COUNT
 from p2pinfer.engine.onnx_engine import OnnxEngine, OnnxSettings, OnnxWeights
 from p2pinfer.engine.onnx_graph import LayerMatrices
 from p2pinfer.engine.quantised import DenseMatrix
@@ -116,6 +117,33 @@ def test_bits_depend_neither_on_the_batch_nor_on_idle_slots_nor_on_threads(path:
     for other in found[1:]:
         assert all(found[0][key] == numbers for key, numbers in other.items())
     assert len(found[0]) == 12 * 4
+
+
+def test_int8_fast_computes_a_single_row_as_one_and_promises_no_bits(path: Path) -> None:
+    found = []
+    for accuracy in ("int8", "int8-fast"):
+        engine = load_onnx_engine(path, WHOLE, accuracy=accuracy, threads=1)
+        engine.open_cache(session(1), 40)
+        engine.run([EngineInput(session(1), 0, tokens=PROMPT)])
+        found.append(engine.logits(EngineInput(session(1), len(PROMPT), tokens=(5,))))
+    np.testing.assert_allclose(found[0], found[1], atol=2e-2 * np.abs(found[0]).max())
+    assert (
+        OnnxSettings(accuracy="int8-fast").row_count_min
+        == OnnxSettings(accuracy="float32").row_count_min
+        == 1
+    )
+
+
+def test_the_last_slot_of_a_block_is_padded_by_the_one_before(path: Path) -> None:
+    engine = load_onnx_engine(path, Span(0, 3), threads=1)
+    found = []
+    for number in range(SLOT_COUNT):
+        engine.open_cache(session(number), 40)
+        if number in (0, SLOT_COUNT - 1):
+            engine.run([EngineInput(session(number), 0, tokens=PROMPT)])
+            step = EngineInput(session(number), len(PROMPT), tokens=(5,))
+            found.append(hidden_bytes(engine.run([step])[0]))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("accuracy", TOLERANCES)
@@ -246,7 +274,7 @@ def test_a_closed_engine_says_so_and_a_span_beyond_the_model_is_refused(path: Pa
 
 
 def test_settings_that_are_wrong_are_refused() -> None:
-    with pytest.raises(ConfigError, match="accuracy is 'int4'; it must be one of int8, float32"):
+    with pytest.raises(ConfigError, match="accuracy is 'int4'; it must be one of int8, int8-fast, float32"):
         OnnxSettings(accuracy="int4")
     with pytest.raises(ConfigError, match="threads is -1"):
         OnnxSettings(threads=-1)

@@ -1,9 +1,10 @@
 """SmolLM2-135M on onnxruntime against Hugging Face's float32 llama, and against the reference engine.
 
 With float32 activations the bounds are those of the reference engine, in `test_golden.py`. With int8
-activations logits are off by less than 1 (root mean square below 0.3; logits reach from -10 to 20); what that
-means for text is held by the perplexity. Over 497 tokens it is 40.97 as a prompt and 41.13 in single steps,
-against 40.71: a ratio of 1.0065 or 1.0105, each with a standard error of 0.004.
+activations logits are off by at most 1.0 with AVX-512 and 1.1 with AVX2 alone (root mean square below 0.3;
+logits reach from -10 to 20); what that means for text is held by the perplexity. Over 497 tokens it is 40.97
+as a prompt and 41.13 in single steps, against 40.71: a ratio of 1.0065 or 1.0105, each with a standard error
+of 0.004.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def test_with_int8_logits_are_near_the_oracles_and_clear_choices_the_same(make: 
         logits, following = answer([make("int8", WHOLE)], prompt, tokens[:-1])
         difference = np.frombuffer(logits, np.float32) - golden[f"{name}.logits"]
         margins = golden[f"{name}.margins"][1:].tolist()
-    assert np.abs(difference).max() < 1
+    assert np.abs(difference).max() < 1.5
     assert np.sqrt(np.mean(difference**2)) < 0.3
     chosen = zip(following, tokens[1:], margins, strict=True)
     assert all(found == token for found, token, margin in chosen if margin > 0.5)

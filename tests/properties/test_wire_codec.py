@@ -131,7 +131,13 @@ def _number_bounds(hint: Any) -> tuple[int, int] | None:
 
 def test_every_tag_is_in_its_familys_range() -> None:
     ranges = {"records": (1, 2), "membership": (3, 9), "swim": (16, 31), "dht": (32, 63)}
-    ranges |= {"inference": (64, 95), "calls": (96, 111), "client": (112, 127), "handshake": (112, 127)}
+    ranges |= {
+        "inference": (64, 79),
+        "shards": (80, 95),
+        "calls": (96, 107),
+        "client": (108, 117),
+        "handshake": (118, 123),
+    }
     for tag, kind in message_types().items():
         family = kind.__module__.rpartition(".")[2]
         if kind.__module__.startswith("p2pinfer."):

@@ -285,6 +285,9 @@ class Doubler:
     def open_cache(self, session: SessionId, positions_max: int) -> None:
         self.opened += 1
 
+    def extend_cache(self, session: SessionId, positions_max: int) -> None:
+        pass
+
     def run(self, batch: tuple[Any, ...]) -> tuple[tuple[Any, ...], float]:
         return tuple(2 * item for item in batch), 0.5
 

@@ -64,7 +64,7 @@ class GenerateRequest(Message):
 class PromptProgress(Message):
     """Node to client: so many of the prompt's tokens are computed; sent while the first piece is awaited."""
 
-    TAG: ClassVar[int] = 124
+    TAG: ClassVar[int] = 111
     PLANE: ClassVar[Plane] = Plane.STREAM
 
     done: Annotated[int, Between(0, POSITIONS_MAX)]
