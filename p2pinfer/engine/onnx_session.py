@@ -44,6 +44,9 @@ _PROBE_COLUMNS, _PROBE_ROWS = 576, 37
 # 100: 13.0 against 6.3 ms, onnxruntime 1.32), and its bits depend on padding. It is asked for when a session
 # is made.
 os.environ.setdefault("ORT_GQA_DISABLE_FLASH_ATTENTION", "1")
+# Where another part of the application imported onnxruntime first, this ends what the package's
+# ORT_DISABLE_TELEMETRY came too late for.
+onnxruntime.disable_telemetry_events()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

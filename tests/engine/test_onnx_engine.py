@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -278,3 +281,19 @@ def test_settings_that_are_wrong_are_refused() -> None:
         OnnxSettings(accuracy="int4")
     with pytest.raises(ConfigError, match="threads is -1"):
         OnnxSettings(threads=-1)
+
+
+def test_nothing_is_written_besides_the_model_and_telemetry_is_off(path: Path, tmp_path: Path) -> None:
+    """onnxruntime keeps an id and a database in the user's home, and sends them, if nobody forbids it."""
+    program = (
+        "import sys; from pathlib import Path; from p2pinfer.ids import Span; "
+        "from p2pinfer.loading import load_onnx_engine; "
+        "load_onnx_engine(Path(sys.argv[1]), Span(0, 4)).close()"
+    )
+    environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
+    environment.pop("CI", None)  # it keeps quiet there, too
+    for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        environment[name] = str(tmp_path)
+    command = [sys.executable, "-B", "-c", program, str(path)]
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []
