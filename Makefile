@@ -24,8 +24,10 @@ demo: export override PROMPT := $(value PROMPT)
 demo: $(STAMP) ## Run a swarm on this machine, kill a peer in mid-sentence; PROMPT="..." asks something else
 	@$(RUN) -m p2pinfer.cli.demo
 
+# Tests share the cores, but for those that start processes, which need them for themselves.
 test: $(STAMP) ## Run all tests but the long ones
-	@$(TEST) -m "not soak"
+	@$(TEST) -n auto -m "not soak" --ignore=tests/e2e
+	@$(TEST) -m "not soak" tests/e2e
 
 check: $(STAMP) ## Check format, lint, types, the arrows between packages and the budgets
 	@$(RUN) -m ruff format --check --quiet .

@@ -86,6 +86,8 @@ class PeerCore:
         self.entry.set_holders(self._book.by_digest)
         self._held_before: Holding | None = None
         self._has_handed_over = False
+        self._gossip_at: float | None = None
+        self._is_gossip_at_known = False
 
     # --- commands -----------------------------------------------------------------------------
 
@@ -237,7 +239,7 @@ class PeerCore:
         for message in messages:
             effects += self._route(sender, message, now)
         effects += self.hop.release(now)
-        return self._carry(effects, now)
+        return self._settle(effects, now)
 
     def disconnected(self, contact: Contact, now: float) -> list[Effect]:
         """A stream ended: whoever relied on it hears of it."""
@@ -249,7 +251,7 @@ class PeerCore:
 
     def computed(self, results: tuple[EngineOutput, ...], now: float) -> list[Effect]:
         """The engine's outputs of the oldest batch."""
-        return self._carry(self.hop.computed(results, now), now)
+        return self._settle(self.hop.computed(results, now), now)
 
     def tick(self, now: float) -> list[Effect]:
         """Let every core do what is due."""
@@ -262,8 +264,10 @@ class PeerCore:
     @property
     def deadline(self) -> float | None:
         """The earliest deadline of any core."""
-        deadlines = [c.deadline for c in (self.entry, self.hop, self.swim, self.dht)]
-        return min((d for d in deadlines if d is not None), default=None)
+        if not self._is_gossip_at_known:
+            self._gossip_at = _earliest(self.swim.deadline, self.dht.deadline)
+            self._is_gossip_at_known = True
+        return _earliest(_earliest(self.entry.deadline, self.hop.deadline), self._gossip_at)
 
     @property
     def holding(self) -> Holding | None:
@@ -286,14 +290,13 @@ class PeerCore:
     # --- news ---------------------------------------------------------------------------------
 
     def _route(self, sender: Contact, message: Message, now: float) -> list[Effect]:
-        match self._owners.get(type(message)):
-            case "swim":
-                return self.swim.receive(sender, message, now)
-            case "dht":
-                return self.dht.receive(sender, message, now)
-            case "inference":
-                return self._route_inference(sender, message, now)
-        return []
+        owner = self._owners.get(type(message))
+        if owner == "inference":
+            return self._route_inference(sender, message, now)
+        self._is_gossip_at_known = False
+        if owner == "swim":
+            return self.swim.receive(sender, message, now)
+        return self.dht.receive(sender, message, now) if owner == "dht" else []
 
     def _route_inference(self, sender: Contact, message: Message, now: float) -> list[Effect]:
         """Both sides of inference may want a message where a peer is entry and hop of one session."""
@@ -316,6 +319,11 @@ class PeerCore:
         return self.hop.receive(sender, message, now)
 
     def _carry(self, effects: list[Effect], now: float) -> list[Effect]:
+        """Settle effects of any core."""
+        self._is_gossip_at_known = False
+        return self._settle(effects, now)
+
+    def _settle(self, effects: list[Effect], now: float) -> list[Effect]:
         """Deliver what one core has for another, or for itself, until only effects for outside are left.
 
         First in, first out: effects leave in the order in which the cores changed, so that a cache that was
@@ -338,6 +346,7 @@ class PeerCore:
         return outside
 
     def _on_news(self, news: object, now: float) -> list[Effect]:
+        self._is_gossip_at_known = False
         match news:
             case MemberJoined(record=record) | MemberUpdated(record=record):
                 self._book.put(record.contact, record.holding)
@@ -376,6 +385,12 @@ class PeerCore:
             return []
         self._announced_at = now
         return self._hold(replace(held, step_us=step_us, queue=queue), now)
+
+
+def _earliest(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 def _message_owners() -> dict[type, str]:

@@ -164,7 +164,7 @@ class HopCore:
         effects: list[Effect] = []
         for session in self._sessions:
             if session.place.entry.peer == contact.peer:
-                session.orphaned_at = session.orphaned_at or now
+                self._sessions.orphan(session, now)
             elif session.downstream.peer == contact.peer:
                 effects.append(self._failed(session, "unreachable", peer=contact.peer))
         return effects

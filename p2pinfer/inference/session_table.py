@@ -11,6 +11,7 @@ Source: parked caches are the one-branch form of the radix tree of SGLang (arXiv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from p2pinfer.ids import PeerId, SessionId
@@ -31,6 +32,7 @@ class SessionTable:
         self._open: dict[SessionId, HopSession] = {}
         self._parked: dict[SessionId, HopSession] = {}
         self._caches: set[SessionId] = set()
+        self._look_at = math.inf
         self.reserved_bytes = 0
 
     def __len__(self) -> int:
@@ -114,17 +116,25 @@ class SessionTable:
         self._open[session.id] = session
         self._caches.add(session.reserved.cache)
         self.reserved_bytes += session.reserved.size_bytes
+        self._look_by(session)
 
     def park(self, session: HopSession) -> None:
         """Keep a session that is over."""
         del self._open[session.id]
         self._parked[session.id] = session
+        self._look_by(session)
 
     def keep(self, session: HopSession) -> None:
         """Put a parked session back that was removed to count without it."""
         self._parked[session.id] = session
         self._caches.add(session.reserved.cache)
         self.reserved_bytes += session.reserved.size_bytes
+        self._look_by(session)
+
+    def orphan(self, session: HopSession, now: float) -> None:
+        """The connection of the peer that opened a session has ended; it may come back."""
+        session.orphaned_at = session.orphaned_at or now
+        self._look_by(session)
 
     def remove(self, session: HopSession) -> None:
         """Forget a session, open or parked."""
@@ -144,13 +154,29 @@ class SessionTable:
         return min(idle_at, session.orphaned_at + self._config.orphan_timeout_s)
 
     def expired(self, now: float) -> list[HopSession]:
-        """The sessions whose time is over."""
-        return [session for session in self.all() if now >= self.expires_at(session)]
+        """The sessions whose time is over; the caller ends them all."""
+        if now < self._look_at:
+            return []
+        over: list[HopSession] = []
+        self._look_at = math.inf
+        for session in self.all():
+            at = self.expires_at(session)
+            if now >= at:
+                over.append(session)
+            else:
+                self._look_at = min(self._look_at, at)
+        return over
 
     @property
     def deadline(self) -> float | None:
-        """When the next session expires."""
-        return min(map(self.expires_at, self.all()), default=None)
+        """When to ask next who has expired: never too late, and too early where sessions were used since.
+
+        It is asked for with every input, so it does not go over the sessions.
+        """
+        return self._look_at if self._open or self._parked else None
+
+    def _look_by(self, session: HopSession) -> None:
+        self._look_at = min(self._look_at, self.expires_at(session))
 
     def all(self) -> list[HopSession]:
         """Open and parked ones."""

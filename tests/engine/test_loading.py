@@ -120,7 +120,7 @@ def test_what_cannot_be_loaded_is_refused_by_name(tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "tiny.gguf")
     with pytest.raises(ConfigError, match=r"engine is 'abacus'; it must be one of auto, onnx, numpy"):
         load_engine(path, Span(0, 1), engine="abacus")
-    with pytest.raises(ConfigError, match=r"accuracy is 'int3'; it must be one of int8, float32"):
+    with pytest.raises(ConfigError, match=r"accuracy is 'int3'; it must be one of int8, int8-fast, float32"):
         load_engine(path, Span(0, 1), accuracy="int3")
     with pytest.raises(ConfigError, match="threads is 0"):
         load_engine(path, Span(0, 1), threads=0)

@@ -333,7 +333,9 @@ def test_an_entry_peer_that_comes_back_in_time_keeps_its_session() -> None:
     core = opened()
     core.disconnected(ENTRY, 10.0)
     core.receive(ENTRY, place(epoch=1), 12.0)
+    assert core.tick(25.0) == []
     assert core.deadline == 132.0
+    assert core.tick(132.0) == [DropCache(SESSION)]
 
 
 def test_closing_tells_every_entry_peer_and_refuses_newcomers() -> None:
