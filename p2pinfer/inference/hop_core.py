@@ -55,6 +55,8 @@ class ServedSpan:
     """Memory of one position: its cache in every layer of the span, and its output kept for a replay."""
     positions_max: int
     """The model's context length."""
+    session_size_bytes: int = 0
+    """Memory that every session takes besides: what its caches leave empty of the pages that they begin."""
 
 
 @dataclass(slots=True)
@@ -254,8 +256,8 @@ class HopCore:
         self._counts[f"refused_{code}"] += 1
         retry_after_ms = 0
         if code == "overloaded":
-            need = place.positions_max * self._position_size_bytes()
-            retry_after_ms = round(self._sessions.room_in_s(need, now) * 1000)
+            need = self._reservation(place)
+            retry_after_ms = round(self._sessions.room_in_s(need.size_bytes, now) * 1000)
         refusal = SessionRefused(
             session=place.session, epoch=place.epoch, code=code, retry_after_ms=retry_after_ms
         )
@@ -270,12 +272,13 @@ class HopCore:
             return (
                 None  # the name of a session that another one has gone on from: no honest peer takes it twice
             )
-        given_up = self._sessions.make_room(place.positions_max * self._position_size_bytes())
+        reserved = self._reservation(place)
+        given_up = self._sessions.make_room(reserved.size_bytes)
         if given_up is None:
             return None
         session = HopSession(
             place=place,
-            reserved=Reservation(place.session, place.positions_max, self._position_size_bytes()),
+            reserved=reserved,
             opened_at=now,
             heard_at=now,
             forward_from=0 if place.epoch == 0 else None,
@@ -478,8 +481,15 @@ class HopCore:
             effects += self._end(session)
         return effects
 
-    def _position_size_bytes(self) -> int:
-        return self._served.position_size_bytes if self._served else 0
+    def _reservation(self, place: OpenSession) -> Reservation:
+        """What a session takes that is opened anew."""
+        served = self._served
+        return Reservation(
+            place.session,
+            place.positions_max,
+            served.position_size_bytes if served else 0,
+            served.session_size_bytes if served else 0,
+        )
 
 
 def _keeps_cache(old: OpenSession, new: OpenSession) -> bool:

@@ -22,11 +22,19 @@ class Reservation:
     """Its name: that of the session which opened it, which may be one that this one goes on from."""
     positions_max: int
     position_size_bytes: int
+    session_size_bytes: int = 0
+    """What it takes besides, however few its positions are."""
 
     @property
     def size_bytes(self) -> int:
         """What all positions may take."""
-        return self.positions_max * self.position_size_bytes
+        return self.used_bytes(self.positions_max)
+
+    def used_bytes(self, position_count: int) -> int:
+        """What so many positions take; none take nothing."""
+        if not position_count:
+            return 0
+        return self.session_size_bytes + position_count * self.position_size_bytes
 
 
 @dataclass(slots=True)

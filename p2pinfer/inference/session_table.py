@@ -2,7 +2,8 @@
 
 Rules:
 
-1. A session reserves, before anything is computed, the bytes of every position that it can ever reach.
+1. A session reserves, before anything is computed, the bytes of every position that it can ever reach, and
+   what it costs besides.
 2. A parked session is over: its cache is kept in case a chat's next turn goes on from it, and is given up,
    the one parked longest first, as soon as an open session needs the room.
 
@@ -56,7 +57,7 @@ class SessionTable:
     def used_bytes(self) -> int:
         """What the positions computed so far take."""
         return sum(
-            session.row_count * session.reserved.position_size_bytes
+            session.reserved.used_bytes(session.row_count)
             for sessions in (self._open, self._parked)
             for session in sessions.values()
         )

@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 _MEMORY_SHARE = 0.6
 """Of the memory now free, what weights may take by themselves: caches and other programs want the rest."""
 
+_EVEN_COUNT = 1 << 16
+"""Positions whose caches fill whole pages: a multiple of every system's page size in bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
@@ -171,16 +174,28 @@ def served_span(model: LocalModel, engine: Engine) -> ServedSpan:
     """Describe a loaded span to the hop's core."""
     with GGUFFile.open(model.path) as file:
         context_length = ModelConfig.from_gguf(file).context_length
-    positions = min(1024, context_length)
-    cache_bytes = -(-engine.cache_size_bytes(positions) // positions)
+    position_bytes, session_bytes = _cache_costs(engine, context_length)
     kept_bytes = 4 * engine.hidden_size
     return ServedSpan(
         digest=model.manifest.digest,
         span=engine.span,
         layer_count=model.manifest.layer_count,
-        position_size_bytes=cache_bytes + kept_bytes,
+        position_size_bytes=position_bytes + kept_bytes,
         positions_max=context_length,
+        session_size_bytes=session_bytes,
     )
+
+
+def _cache_costs(engine: Engine, positions_max: int) -> tuple[int, int]:
+    """What a session's cache takes for each position and besides: never less together than the engine takes.
+
+    The cost of a position is the slope over so many that every engine's steps (pages) come out even; what is
+    besides is the most that any count of positions exceeds that line by.
+    """
+    size = engine.cache_size_bytes
+    position_bytes = -(-(size(1 + _EVEN_COUNT) - size(1)) // _EVEN_COUNT)
+    above = max(size(count) - count * position_bytes for count in range(1, positions_max + 1))
+    return position_bytes, max(0, above)
 
 
 def _capacity(path: Path, layer_count: int) -> int:

@@ -433,3 +433,16 @@ def test_the_wait_of_a_refused_peer_follows_from_the_pace_of_those_inside() -> N
     assert isinstance(refused, Send)
     assert isinstance(refused.message, SessionRefused)
     assert refused.message.retry_after_ms == 9000  # 18 of 20 positions at two a second
+
+
+def test_what_every_session_costs_besides_its_positions_counts_in_admission() -> None:
+    served = replace(SERVED, session_size_bytes=100)
+    core = opened(HopCore(me=B, config=HopConfig(memory_size_bytes_max=599), served=served))
+    assert core.statistics()["reserved_bytes"] == 300
+    assert core.statistics()["used_bytes"] == 0
+    core.receive(A, step(0), 1.0)
+    assert core.statistics()["used_bytes"] == 110
+    (refused,) = core.receive(ENTRY, place(session=SessionId(b"t" * 16)), 1.0)
+    assert isinstance(refused, Send)
+    assert isinstance(refused.message, SessionRefused)
+    assert refused.message.code == "overloaded"
