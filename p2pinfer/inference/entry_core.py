@@ -76,9 +76,9 @@ class EntryCore:
         """Plan with these from now on, by model digest; a live view stays true by itself."""
         self._router.set_holders(holders)
 
-    def heard(self, peer: PeerId, now: float) -> None:
-        """The swarm says that a peer lives."""
-        self._router.standings.heard(peer, now)
+    def member_came(self, peer: PeerId, now: float) -> None:
+        """The swarm says that a peer serves now which did not before: it gets less at first."""
+        self._router.standings.came(peer, now)
 
     def open(self, request: Request, now: float) -> tuple[SessionId, list[Effect]]:
         """Begin a generation; its tokens come as `Deliver(Sampled)`.
@@ -368,12 +368,11 @@ class EntryCore:
             generation.early.setdefault(token.position, token)
         effects: list[Effect] = []
         while (token_now := generation.early.pop(generation.awaited_position, None)) is not None:
-            is_final = generation.is_final(token_now)
-            if token_now.final and not is_final:
+            if generation.is_nonsense(token_now):
                 self._counts["nonsense"] += 1
                 return effects + self._replace(generation, [generation.peer_at(index)], now, is_certain=True)
             effects += self._take_token(generation, token_now, now)
-            if is_final:
+            if generation.is_final(token_now):
                 del self._generations[generation.id]
                 self._counts["finished"] += 1
                 self._router.standings.ended(generation.id, now)

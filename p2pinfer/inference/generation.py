@@ -31,6 +31,8 @@ class Request:
     sampling: Sampling
     key: bytes = b""
     """What equal requests share, for balancers that hash: a client's address. Empty: the prompt's start."""
+    vocabulary_size: int = 0
+    """Tokens that the model knows; 0 where the asker does not, and then any token is believed."""
 
     @property
     def balance_key(self) -> bytes:
@@ -142,6 +144,11 @@ class Generation:
         sampling = self.request.sampling
         count = token.position - len(self.request.prompt) + 1
         return token.token in sampling.stop_tokens or count >= sampling.token_count_max
+
+    def is_nonsense(self, token: Token) -> bool:
+        """Whether no honest hop says so: a token that the model has not, or an end where none is."""
+        size = self.request.vocabulary_size
+        return (token.final and not self.is_final(token)) or 0 < size <= token.token
 
     def step(self, number: int) -> Step:
         """Return the numbered step as the first hop takes it."""

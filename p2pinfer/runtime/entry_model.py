@@ -71,4 +71,5 @@ class EntryModel:
             layer_count=self.config.layer_count,
             prompt=tuple(tokens),
             sampling=sampling,
+            vocabulary_size=self.config.vocabulary_size,
         )

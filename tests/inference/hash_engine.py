@@ -58,6 +58,8 @@ class HashEngine:
         layers = item.layers or self.span
         if caches is None or item.base > len(caches[layers.start]):
             return EngineOutput(error="no cache, or a gap before the step")
+        if any(token >= VOCABULARY_SIZE for token in item.tokens):
+            return EngineOutput(error="a token outside the vocabulary", blames_input=True)
         rows = [token.to_bytes(ROW_SIZE_BYTES, "little") for token in item.tokens]
         if item.hidden is not None:
             data = item.hidden.data

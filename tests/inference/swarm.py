@@ -31,7 +31,7 @@ from p2pinfer.wire.messages.inference import (
     Token,
 )
 from p2pinfer.work import EngineInput, EngineOutput, SampleRequest
-from tests.inference.hash_engine import ROW_SIZE_BYTES, HashEngine
+from tests.inference.hash_engine import ROW_SIZE_BYTES, VOCABULARY_SIZE, HashEngine
 
 LAYER_COUNT = 12
 DIGEST = b"\x07" * 32
@@ -165,7 +165,13 @@ class Swarm:
         if isinstance(prompt, int):
             prompt = tuple(range(1, prompt + 1))
         sampling = Sampling(token_count_max=answer, seed=seed, repeat_last_n=8)
-        request = Request(digest=DIGEST, layer_count=LAYER_COUNT, prompt=prompt, sampling=sampling)
+        request = Request(
+            digest=DIGEST,
+            layer_count=LAYER_COUNT,
+            prompt=prompt,
+            sampling=sampling,
+            vocabulary_size=VOCABULARY_SIZE,
+        )
         call = self.host(at).call(lambda core, now: core.open(request, now))
         session: SessionId = call.value
         return session

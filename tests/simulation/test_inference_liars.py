@@ -25,6 +25,7 @@ from p2pinfer.wire.messages.inference import (
     Tensor,
     Token,
 )
+from tests.inference.hash_engine import VOCABULARY_SIZE
 from tests.inference.swarm import Swarm, unbroken
 from tests.simulation.inference_faults import check_nothing_left, check_tokens, end_of
 
@@ -130,6 +131,7 @@ ABOUT_THE_RUN: dict[str, Lie] = {
     "steps far ahead": changes(Step, step=lambda n: n + 5),
     "final at once": changes(Token, final=True),
     "never final": changes(Token, final=False),
+    "tokens outside the vocabulary": changes(Token, token=VOCABULARY_SIZE),
     "all thrice": adds(SPAM, lambda m: m),
 }
 ABOUT_THE_NUMBERS: dict[str, Lie] = {
@@ -214,3 +216,17 @@ def test_a_hop_that_cries_nonsense_of_everybody_is_replaced_itself() -> None:
         swarm.world.run_for(0.2)
     assert swarm.run(session) == unbroken()
     assert swarm.host(liar).contact.peer in {peer for r in swarm.recoveries(session) for peer in r.lost}
+
+
+@pytest.mark.parametrize("token", [VOCABULARY_SIZE, (1 << 31) - 1])
+@pytest.mark.parametrize("after", [0, 9])
+def test_a_last_hop_that_makes_up_tokens_is_replaced_before_one_is_delivered(after: int, token: int) -> None:
+    swarm = Swarm(34)
+    session = swarm.ask()
+    swarm.run_to_token(session, after)
+    first, _, last = (swarm.host(name) for name in swarm.chain_names(session))
+    last.core = Liar(last.core, changes(Token, token=token))
+    assert swarm.run(session) == unbroken()
+    (recovery,) = swarm.recoveries(session)
+    assert recovery.lost == (last.contact.peer,)
+    assert first.contact in {hop.contact for hop in recovery.chain}
