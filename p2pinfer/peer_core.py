@@ -116,16 +116,21 @@ class PeerCore:
 
     def stay(self, now: float) -> list[Effect]:
         """Take `prepare` back: the span could not be loaded."""
-        if self._held_before is None:
+        before, self._held_before = self._held_before, None
+        if before is None:
             return []
-        return self._carry(self._hold(self._held_before, now), now)
+        effects = self._hold(replace(before, draining=self.is_draining), now)
+        return self._carry(effects + self._maybe_hand_over(now), now)
 
     def hand_over(self, now: float) -> list[Effect]:
         """Ask the open sessions to go elsewhere: this peer is about to serve another span."""
         return self._carry(self.hop.drain(now), now)
 
     def serve(self, served: ServedSpan, model: str, now: float, *, movable: bool = False) -> list[Effect]:
-        """Serve a span from now on, instead of the one before if there is one, and tell the swarm."""
+        """Serve a span from now on, instead of the one before if there is one, and tell the swarm.
+
+        A peer that drains drains on, with the new span.
+        """
         self._has_handed_over = False
         self._held_before = None
         self.hop.reopen()
@@ -137,8 +142,9 @@ class PeerCore:
             end=served.span.end,
             step_us=0,
             movable=movable,
+            draining=self.is_draining,
         )
-        effects = self.hop.serve(served, now) + self._hold(holding, now)
+        effects = self.hop.serve(served, now) + self._hold(holding, now) + self._maybe_hand_over(now)
         me = self.contact
         _, puts = self.dht.put(
             key_of("model", served.digest),
@@ -155,18 +161,23 @@ class PeerCore:
         New sessions go elsewhere from now on. The open ones are asked to move as soon as other peers, who do
         not drain as well, hold all layers that this one holds.
         """
-        if self._holding is None or self._holding.draining:
+        if self._holding is None or self.is_draining:
             return []
         effects = self._hold(replace(self._holding, draining=True), now)
         return self._carry(effects + self._maybe_hand_over(now), now)
 
     def resume(self, now: float) -> list[Effect]:
         """Serve on: `drain` is taken back."""
-        if self._holding is None or not self._holding.draining:
+        if self._holding is None or not self.is_draining:
             return []
         self._has_handed_over = False
         self.hop.reopen()
         return self._carry(self._hold(replace(self._holding, draining=False), now), now)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether `drain` was asked for and not taken back."""
+        return self._holding is not None and self._holding.draining
 
     @property
     def is_drained(self) -> bool:
@@ -175,7 +186,7 @@ class PeerCore:
 
     def lacking(self) -> tuple[Span, ...]:
         """The layers held here that no other peer holds which is not about to stop."""
-        held = self._holding
+        held = self._held_before or self._holding
         if held is None:
             return ()
         others = [
@@ -349,8 +360,10 @@ class PeerCore:
         self._is_gossip_at_known = False
         match news:
             case MemberJoined(record=record) | MemberUpdated(record=record):
-                self._book.put(record.contact, record.holding)
-                return self.dht.heard(record.contact, now) + self._maybe_hand_over(now)
+                contact = record.contact
+                if self._book.put(contact, record.holding) and contact.peer is not None:
+                    self.entry.member_came(contact.peer, now)
+                return self.dht.heard(contact, now) + self._maybe_hand_over(now)
             case MemberDead(peer=peer) | MemberLeft(peer=peer):
                 self._book.forget(peer)
                 return self.entry.member_dead(peer, now) + self.dht.forget(peer, now)

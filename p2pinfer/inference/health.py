@@ -1,8 +1,9 @@
 """Health of a peer, from 0 to 1, and the slow start of one that returns.
 
-The score is a product of four parts of 0 to 1, so that each can only lower it: how requests ended, how fast
-against the usual, what the breaker says, and how fresh our knowledge is. It orders peers and scales
-weights; whether a peer may be asked at all is the breaker's word alone.
+The score is a product of three parts of 0 to 1, so that each can only lower it: how requests ended, how fast
+against the usual, and what the breaker says. It orders peers and scales weights; whether a peer may be asked
+at all is the breaker's word alone, and whether it lives the swarm's: silence lowers nothing, since who is not
+asked says nothing, and would never be asked again.
 
 Source: Envoy, slow start mode and outlier detection.
 """
@@ -34,10 +35,6 @@ class HealthConfig:
     """What a refusal counts as, between a failure, 0, and a success, 1. 0 to 1."""
     forgive_s: float = 30.0
     """Time in which all but 1/e of what went wrong is forgiven, where nothing new is known. 1 to 3600 s."""
-    fresh_s: float = 5.0
-    """Silence that says nothing. 0.1 to 600 s; above the interval of the gossip."""
-    stale_s: float = 30.0
-    """Silence after which a peer counts as gone. Above `fresh_s`, up to 3600 s."""
     slow_start_s: float = 30.0
     """Time in which the weight of a peer that came or returned grows to its whole. 0 to 3600 s; 0 is no slow
     start. Source: Envoy, `slow_start_window`."""
@@ -48,8 +45,6 @@ class HealthConfig:
         ranges: Mapping[str, tuple[float, float]] = {
             "refusal_worth": (0, 1),
             "forgive_s": (1, 3600),
-            "fresh_s": (0.1, 600),
-            "stale_s": (math.nextafter(self.fresh_s, math.inf), 3600),
             "slow_start_s": (0, 3600),
             "slow_start_part_min": (0.01, 1),
         }
@@ -67,11 +62,6 @@ class Health:
         self._worth = 1.0
         self._worth_at = now
         self._latency_s: float | None = None
-        self._heard_at = now
-
-    def heard(self, now: float) -> None:
-        """Something came from the peer, or the swarm confirmed that it lives."""
-        self._heard_at = max(self._heard_at, now)
 
     def finished(self, outcome: Outcome, now: float, latency_s: float | None = None) -> None:
         """A request ended; the latency is given where one was measured."""
@@ -81,8 +71,6 @@ class Health:
         worth = self._worth_now(now)
         self._worth = worth + (worths[outcome] - worth) * _NEWS_WEIGHT
         self._worth_at = now
-        if outcome is not Outcome.FAILURE:
-            self.heard(now)
         if latency_s is not None:
             before_s = latency_s if self._latency_s is None else self._latency_s
             self._latency_s = before_s + (latency_s - before_s) * _NEWS_WEIGHT
@@ -95,9 +83,7 @@ class Health:
             breaker: The state of the peer's breaker.
             usual_latency_s: What peers of the same work usually take, such as the median; None if unknown.
         """
-        return (
-            self._worth_now(now) * self._speed(usual_latency_s) * _BY_BREAKER[breaker] * self._freshness(now)
-        )
+        return self._worth_now(now) * self._speed(usual_latency_s) * _BY_BREAKER[breaker]
 
     def _worth_now(self, now: float) -> float:
         kept = math.exp(min(0.0, self._worth_at - now) / self._config.forgive_s)
@@ -107,11 +93,6 @@ class Health:
         if not self._latency_s or usual_latency_s is None:
             return 1.0
         return min(1.0, usual_latency_s / self._latency_s)
-
-    def _freshness(self, now: float) -> float:
-        config = self._config
-        left_s = config.stale_s - (now - self._heard_at)
-        return min(1.0, max(0.0, left_s / (config.stale_s - config.fresh_s)))
 
 
 def slow_start_part(age_s: float, config: HealthConfig) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from p2pinfer.ids import Contact, PeerId
+from p2pinfer.ids import Contact, PeerId, Span
 from p2pinfer.inference.placement import Resident
 from p2pinfer.inference.planner import UNKNOWN_LAYER_S, Holder
 from p2pinfer.wire.messages.records import Holding
@@ -33,14 +33,20 @@ class HolderBook:
         """Who serves now, by model: a live view. Who loads is not in it, who drains is."""
         return self._views
 
-    def put(self, contact: Contact, held: Holding | None) -> None:
-        """Take what a member says that it holds instead of what it said before."""
+    def put(self, contact: Contact, held: Holding | None) -> bool:
+        """Take what a member says that it holds instead of what it said before.
+
+        Returns:
+            Whether it serves now and did not before, or another span.
+        """
         if contact.peer is None:
-            return
+            return False
+        before = self._served(contact.peer)
         self._remove(contact.peer)
         if held is not None and held.start < held.end <= held.layer_count:
             self._held[contact.peer] = (contact, held)
             self._place(contact.peer)
+        return self._served(contact.peer) not in (None, before)
 
     def forget(self, peer: PeerId) -> None:
         """A member is dead or gone."""
@@ -73,6 +79,11 @@ class HolderBook:
             for peer, (_, held) in self._held.items()
             if held.digest == digest and not held.draining
         ]
+
+    def _served(self, peer: PeerId) -> tuple[bytes, Span] | None:
+        """What a member serves of which model; None while it loads."""
+        known = self._held.get(peer)
+        return (known[1].digest, known[1].span) if known is not None and not known[1].loading else None
 
     def _place(self, peer: PeerId) -> None:
         contact, held = self._held[peer]

@@ -7,6 +7,7 @@ our own count at once, and one retry budget bounds what all our repetitions add 
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -28,6 +29,9 @@ _GROUP_COUNT_MAX = 256
 """Sets of equal holders whose turns are remembered."""
 _WEIGHT_MIN = 0.01
 """Whoever may be asked at all keeps this part, so that it is asked now and then."""
+_WEIGHT_DIGITS = 1
+"""Weights are rounded to so many: of two idle holders the heavier takes every session, and what is left of a
+failure that is nearly forgiven must not decide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +58,6 @@ class _Standing:
 
     breaker: Breaker
     health: Health
-    known_since: float
 
 
 @dataclass(slots=True)
@@ -75,6 +78,9 @@ class Standings:
         self._config = config
         self._rng = rng
         self._known: dict[PeerId, _Standing] = {}
+        self._came_at: dict[PeerId, float] = {}
+        """By holder of which the swarm told: when its slow start began; long ago for those that are warm."""
+        self._is_late_from: float | None = None
         self._sessions: dict[SessionId, dict[PeerId, _Asking]] = {}
         self._in_flight: Counter[PeerId] = Counter()
         self._balancers: dict[frozenset[PeerId], Balancer] = {}
@@ -114,7 +120,7 @@ class Standings:
         known = self._known.get(peer)
         if known is None:
             breaker = Breaker(self._config.breaker, self._rng)
-            known = self._known[peer] = _Standing(breaker, Health(self._config.health, now), now)
+            known = self._known[peer] = _Standing(breaker, Health(self._config.health, now))
         askings[peer] = _Asking(known.breaker.started(now), now)
         self._in_flight[peer] += 1
         for group, balancer in self._balancers.items():
@@ -156,14 +162,21 @@ class Standings:
             outcome = Outcome.SUCCESS if asking.is_answered else Outcome.CANCELLED
             self.left(session, peer, outcome, now)
 
+    def came(self, peer: PeerId, now: float) -> None:
+        """The swarm says that a holder serves now which did not before: it starts slowly.
+
+        Unless it comes within the time of a slow start after the first: these were there before this peer,
+        which only now hears of them, and are as warm as each other.
+        """
+        if self._is_late_from is None:
+            self._is_late_from = now + self._config.health.slow_start_s
+        self._came_at[peer] = now if now >= self._is_late_from else -math.inf
+
     def forget(self, peer: PeerId) -> None:
         """A holder is dead or gone: if it comes back it starts slowly, and without a past."""
         self._known.pop(peer, None)
-
-    def heard(self, peer: PeerId, now: float) -> None:
-        """The swarm says that a holder lives."""
-        if peer in self._known:
-            self._known[peer].health.heard(now)
+        if self._came_at.pop(peer, None) is not None:
+            self._is_late_from = -math.inf  # whoever comes from now on was not there from the start
 
     def statistics(self, now: float) -> Mapping[str, Any]:
         """For people: whose breaker is not closed, and how much of the retry budget is left."""
@@ -177,11 +190,11 @@ class Standings:
 
     def _weight(self, peer: PeerId, now: float) -> float:
         known = self._known.get(peer)
-        if known is None:
-            return 1.0
-        score = known.health.score(now, known.breaker.state(now))
-        part = slow_start_part(now - known.known_since, self._config.health)
-        return max(_WEIGHT_MIN, score * part)
+        # Without the usual latency: how fast a holder is the planner knows, and openings of milliseconds
+        # differ by what else a machine does, which would leave the slower of two idle ones without a session.
+        score = 1.0 if known is None else known.health.score(now, known.breaker.state(now))
+        part = slow_start_part(now - self._came_at.get(peer, -math.inf), self._config.health)
+        return max(_WEIGHT_MIN, round(score * part, _WEIGHT_DIGITS))
 
     def _finish(
         self, peer: PeerId, asking: _Asking, outcome: Outcome, now: float, latency_s: float | None

@@ -39,7 +39,6 @@ def test_a_failure_costs_more_than_a_refusal_and_a_cancelled_request_nothing() -
 def test_successes_and_time_forgive() -> None:
     health = after(*[Outcome.FAILURE] * 10)
     low = health.score(0.0, CLOSED)
-    health.heard(30.0)
     assert health.score(30.0, CLOSED) == pytest.approx(1 - (1 - low) / 2.71828, rel=1e-4)
     for _ in range(10):
         health.finished(Outcome.SUCCESS, 30.0)
@@ -63,15 +62,9 @@ def test_the_breaker_halves_or_ends_it() -> None:
     assert health.score(0.0, BreakerState.OPEN) == 0.0
 
 
-def test_silence_lowers_it_to_nothing_and_a_word_brings_it_back() -> None:
-    health = Health(CONFIG, 0.0)
-    assert health.score(5.0, CLOSED) == 1.0
-    assert health.score(17.5, CLOSED) == pytest.approx(0.5)
-    assert health.score(31.0, CLOSED) == 0.0
-    health.heard(31.0)
-    assert health.score(31.0, CLOSED) == 1.0
-    health.finished(Outcome.FAILURE, 50.0)
-    assert health.score(50.0, CLOSED) < 0.8 * 0.5, "a failure is no word from the peer"
+def test_silence_lowers_nothing() -> None:
+    health = after(Outcome.SUCCESS)
+    assert health.score(3600.0, CLOSED) == 1.0
 
 
 @settings(deadline=None, derandomize=True, max_examples=100)
@@ -105,9 +98,7 @@ def test_picks_follow_the_slow_start() -> None:
         assert picked(balancer, 1100)[b] == pytest.approx(1100 * part / (1 + part), abs=2)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("stale_s", 5.0), ("refusal_worth", 2.0), ("slow_start_part_min", 0.0)]
-)
+@pytest.mark.parametrize(("field", "value"), [("refusal_worth", 2.0), ("slow_start_part_min", 0.0)])
 def test_settings_name_what_is_wrong(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"{field} is {value}, but must lie in"):
         HealthConfig(**{field: value})

@@ -18,7 +18,7 @@ def put(
     *,
     draining: bool = False,
     loading: bool = False,
-) -> None:
+) -> bool:
     held = Holding(
         model="m:1",
         digest=DIGEST,
@@ -30,7 +30,7 @@ def put(
         draining=draining,
         loading=loading,
     )
-    book.put(Contact(PeerId(bytes([number]) * 32), Endpoint("127.0.0.1", number)), held)
+    return book.put(Contact(PeerId(bytes([number]) * 32), Endpoint("127.0.0.1", number)), held)
 
 
 def test_somebody_moves_to_the_layers_of_a_peer_that_drains_while_it_still_serves() -> None:
@@ -53,3 +53,13 @@ def test_who_loads_counts_for_the_placement_and_not_for_the_planner() -> None:
     assert {resident.peer[0] for resident in book.residents(DIGEST)} == {1, 2}
     assert {r.peer[0] for r in book.residents(DIGEST) if r.may_move} == {1}
     assert {holder.peer[0] for holder in book.by_digest[DIGEST]} == {1}
+
+
+def test_it_says_when_somebody_begins_to_serve() -> None:
+    book = HolderBook()
+    assert not put(book, 1, 0, 4, loading=True)
+    assert put(book, 1, 0, 4)
+    assert not put(book, 1, 0, 4, draining=True)
+    assert put(book, 1, 4, 8), "other layers"
+    book.forget(PeerId(bytes([1]) * 32))
+    assert put(book, 1, 4, 8)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 
 from p2pinfer.errors import ConfigError
 from p2pinfer.ids import PeerId, SessionId
+from p2pinfer.inference.balancing import BALANCERS
 from p2pinfer.inference.breaker import Outcome
 from p2pinfer.inference.standing import StandingConfig, Standings
 
@@ -75,3 +77,59 @@ def test_a_refusal_and_a_cancelled_session_trip_nothing() -> None:
 def test_an_unknown_balancer_is_named() -> None:
     with pytest.raises(ConfigError, match=r"balancer is 'best', but must be one of .*round_robin"):
         StandingConfig(balancer="best")
+
+
+def asked_in_turn(known: Standings, first: int, count: int, begin: float, pause_s: float) -> Counter[PeerId]:
+    """Who takes sessions that come one after the other, each over before the next, all of them well."""
+    taken: Counter[PeerId] = Counter()
+    for number in range(first, first + count):
+        now = begin + (number - first) * pause_s
+        peer = known.pick((ONE, TWO), b"%d" % number, now)
+        assert peer is not None
+        taken[peer] += 1
+        known.asked(session(number), peer, now)
+        known.answered(session(number), peer, now + 0.01)
+        known.ended(session(number), now + 1.0)
+    return taken
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_two_equals_that_are_asked_seldom_share_the_sessions(balancer: str) -> None:
+    known = standings(balancer)
+    taken = asked_in_turn(known, 0, 30, 0.0, 20.0)
+    assert min(taken[ONE], taken[TWO]) >= 10, taken
+
+
+def test_a_failure_keeps_an_idle_holder_out_for_a_minute_and_not_for_an_hour() -> None:
+    known = standings("power_of_two")
+    known.asked(session(0), ONE, 0.0)
+    known.left(session(0), ONE, Outcome.FAILURE, 0.1)
+    assert asked_in_turn(known, 1, 20, 1.0, 1.5)[ONE] == 0
+    assert asked_in_turn(known, 21, 40, 60.0, 1.5)[ONE] >= 10
+
+
+def test_who_was_there_from_the_start_or_was_never_asked_has_its_whole_share() -> None:
+    known = standings("weighted_round_robin")
+    known.came(ONE, 0.0)
+    known.came(TWO, 5.0)
+    assert asked_in_turn(known, 0, 20, 5.0, 0.5) == {ONE: 10, TWO: 10}
+
+
+def test_who_comes_back_gets_little_at_first_and_its_share_later() -> None:
+    known = standings("weighted_round_robin")
+    for peer in (ONE, TWO):
+        known.came(peer, 0.0)
+    asked_in_turn(known, 0, 10, 1.0, 1.0)
+    known.forget(TWO)
+    known.came(TWO, 20.0)
+    assert 1 <= asked_in_turn(known, 10, 20, 20.0, 0.1)[TWO] <= 3
+    assert 4 <= asked_in_turn(known, 30, 30, 30.0, 0.3)[TWO] <= 11
+    assert asked_in_turn(known, 60, 20, 51.0, 0.5) == {ONE: 10, TWO: 10}
+
+
+def test_a_newcomer_starts_slowly_too() -> None:
+    known = standings("weighted_round_robin")
+    known.came(ONE, 0.0)
+    known.came(TWO, 100.0)
+    assert 1 <= asked_in_turn(known, 0, 20, 100.0, 0.1)[TWO] <= 3
+    assert asked_in_turn(known, 20, 20, 130.0, 0.5) == {ONE: 10, TWO: 10}

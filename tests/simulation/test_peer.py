@@ -76,6 +76,27 @@ def test_a_killed_peer_that_comes_back_serves_again() -> None:
     assert swarm.run(swarm.ask()) == EXPECTED
 
 
+def test_a_peer_that_comes_back_starts_slowly_and_the_others_are_warm() -> None:
+    swarm = PeerSwarm(5)
+    assert swarm.settle()
+    host = swarm.world.hosts["b0"]
+
+    def weights() -> set[float]:
+        standings = swarm.me.core.entry._router.standings
+        others = {h.contact.peer for h in swarm.world.hosts.values()} - {host.contact.peer}
+        assert {standings._weight(peer, swarm.world.now) for peer in others} == {1.0}
+        return {standings._weight(host.contact.peer, swarm.world.now)}
+
+    assert weights() == {1.0}
+    host.crash()
+    swarm.world.run_for(10.0)
+    host.restart(keep_disk=False)
+    assert swarm.settle()
+    assert max(weights()) < 0.3
+    swarm.world.run_for(31.0)
+    assert weights() == {1.0}
+
+
 def test_when_the_last_holder_dies_the_answer_fails_and_names_the_layers() -> None:
     swarm = PeerSwarm(6, copies=1)
     assert swarm.settle()
