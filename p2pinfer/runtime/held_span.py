@@ -56,7 +56,11 @@ class HeldSpan:
             return None, core.serve(served, model, now, movable=movable)
 
         await parts.driver.call(exchange)
-        self._activity.enter(Phase.SERVING)
+        self.enter_phase()
+
+    def enter_phase(self) -> None:
+        """Say what the peer does now that nothing is being loaded."""
+        self._activity.enter(Phase.DRAINING if self._parts.core.is_draining else Phase.SERVING)
 
     async def drain(self, timeout_s: float) -> bool:
         """Hand the sessions over to others; whether the peer may go without anybody noticing.
@@ -75,4 +79,4 @@ class HeldSpan:
     async def resume(self) -> None:
         """Take `drain` back."""
         await self._parts.driver.call(lambda core, now: (None, core.resume(now)))
-        self._activity.enter(Phase.SERVING)
+        self.enter_phase()

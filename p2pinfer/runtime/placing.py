@@ -64,7 +64,7 @@ class Placer:
         except (P2PInferError, MemoryError) as error:
             _log.warning("layers %s cannot be loaded, so this peer stays: %s", span, error)
             await driver.call(lambda core, now: (None, core.stay(now)))
-            self.activity.enter(Phase.SERVING)
+            self.held.enter_phase()
             return
         await driver.call(lambda core, now: (None, core.hand_over(now)))
         with trio.move_on_after(_HAND_OVER_TIMEOUT_S):

@@ -150,3 +150,39 @@ def test_one_of_those_that_may_move_is_told_to_fill_a_gap() -> None:
     serve(mover, replace(served[name], span=span), movable=True)
     swarm.world.run_for(2.0)
     assert swarm.run(swarm.ask()) == EXPECTED
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_a_drain_that_is_asked_for_during_a_move_outlasts_it(is_loaded: bool) -> None:
+    swarm = swarm_of(11)
+    mover = swarm.world.hosts["b1"]
+    served = mover.core.hop._served
+    mover.call(lambda core, now: (None, core.prepare(Span(0, 4), now)))
+    swarm.world.run_for(1.0)
+    drain(swarm, "b1")
+    if is_loaded:
+        assert mover.worker is not None
+        mover.worker.engine = TimedHashEngine(Span(0, 4), 12)
+        serve(mover, replace(served, span=Span(0, 4)), movable=True)
+    else:
+        mover.call(lambda core, now: (None, core.stay(now)))
+    swarm.world.run_for(2.0)
+    assert mover.core.is_draining
+    assert mover.core.is_drained
+    session = swarm.ask()
+    assert mover not in swarm.chain(session)
+    assert swarm.run(session) == EXPECTED
+    mover.call(lambda core, now: (None, core.resume(now)))
+    assert not mover.core.is_draining
+
+
+def test_a_drain_during_a_move_waits_for_others_with_the_layers_that_are_served_still() -> None:
+    swarm = swarm_of(12, copies=1)
+    session = swarm.ask()
+    run_to_token(swarm, session, 3)
+    mover = swarm.world.hosts["b0"]
+    mover.call(lambda core, now: (None, core.prepare(Span(0, 4), now)))
+    drain(swarm, "b0")
+    assert mover.core.lacking() == (Span(4, 8),)
+    assert swarm.run(session) == EXPECTED
+    assert not mover.core.is_drained
