@@ -161,6 +161,11 @@ class Answer:
         self._end()
 
     @property
+    def session(self) -> SessionId | None:
+        """The name of its session, for `Peer.move`; None before it is open, which the first event tells."""
+        return self._opened.session if self._opened is not None else None
+
+    @property
     def recoveries(self) -> tuple[Recovered, ...]:
         """The failures survived so far."""
         return tuple(self._figures.recoveries)

@@ -143,3 +143,11 @@ async def test_one_that_was_never_begun_cancels_nothing(tokenizer: Tokenizer, tm
     await script.answer.aclose()
     assert script.cancelled == []
     assert script.answer.summary["tokens"] == 0
+
+
+async def test_the_session_is_named_once_it_is_open(tokenizer: Tokenizer) -> None:
+    script = Script(tokenizer)
+    assert script.answer.session is None
+    script.sample("a", final=True)
+    await collect(script.answer)
+    assert script.answer.session == SESSION
