@@ -41,6 +41,8 @@ SLOT_COUNT = 32
 """Sessions of a block: as many as one batch holds at most. Unused ones cost address space only."""
 CAPACITY_MIN = 1024
 """Positions of the smallest slots; a multiple of every page size, so that each head begins on a page."""
+SPARE_COUNT = 1
+"""Positions behind a session's last: a step writes a row of zeros behind its own."""
 _CAPACITY_FACTOR = 4
 _ITEM_SIZE_BYTES = 4
 _MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # Python names it from 3.13 on
@@ -67,7 +69,7 @@ class SlotShape:
 
     def size_bytes(self, positions_max: int) -> int:
         """What the pages of a full session take, exactly."""
-        pages = -(-positions_max * self.row_size_bytes // mmap.PAGESIZE)
+        pages = -(-(positions_max + SPARE_COUNT) * self.row_size_bytes // mmap.PAGESIZE)
         return self.part_count * pages * mmap.PAGESIZE
 
 
@@ -177,7 +179,7 @@ class KVSlots:
             raise LocalProtocolError(
                 f"session {session.short} may reach more than {positions_max} positions already"
             )
-        if positions_max > slot.block.capacity:
+        if positions_max + SPARE_COUNT > slot.block.capacity:
             block, index = self._free_slot(positions_max)
             block.copy(index, slot)
             self._give_back(slot)
@@ -213,7 +215,7 @@ class KVSlots:
 
     def _free_slot(self, positions_max: int) -> tuple[SlotBlock, int]:
         capacity = CAPACITY_MIN
-        while capacity < positions_max:
+        while capacity < positions_max + SPARE_COUNT:
             capacity *= _CAPACITY_FACTOR
         for block in self._blocks:
             if block.capacity == capacity and (index := block.take()) is not None:

@@ -2,17 +2,16 @@
 
 Rules:
 
-1. With int8 activations a row's bits depend on its session's own history alone: not on the batch, the number
-   of threads, the slot or its capacity, and not on how a prompt was cut, as long as no piece is a single row.
-   A step of a single row takes another kernel inside GroupQueryAttention and differs from the same row in a
-   longer step in the last bits. An exact replay repeats prompts as prompts, however cut, and single rows as
-   single rows.
-2. With float32 activations MatMulNBits, too, has a kernel of its own for single rows, so each step of a
-   single row is computed alone; then the same holds. (As one of two rows it would take three times as long.)
-3. Single rows of several sessions are one batch where their slots are neighbours. Idle slots between them are
-   left alone by the count of their rows, 0. Where the processor has another kernel for a single row than for
-   several (AVX2), a row that is alone gets an idle slot beside it: that costs a quarter, and rule 1 holds.
-   The accuracy int8-fast does without, and without rule 1: who takes over then differs in the last bits.
+1. With int8 activations a row's bits depend on the rows before it in its session alone: not on the batch, the
+   number of threads, the slot or its capacity, nor on how rows were cut into steps. So a replay may have any
+   shape, and single positions that follow each other in a batch are computed as one step.
+2. Kernels that have another way for a single row are never given one. GroupQueryAttention has one on every
+   processor: a row of zeros is added behind each session's, and the next step overwrites what it left in the
+   cache. MatMulNBits has one with AVX2 alone, which is found out by a trial: there a row that is alone gets
+   an idle slot beside it, a quarter of its speed. The accuracy int8-fast leaves that out, and with it rule 1.
+3. With float32 activations MatMulNBits has a way for a single row on every processor, three times as fast as
+   for two: each step of a single row is computed alone. There a row's bits depend, besides, on whether it
+   came alone, and an exact replay repeats prompts as prompts, however cut, and single rows as single rows.
 4. A step is checked whole before its slot changes; one that fails later (numbers that overflow) leaves the
    session cut back to the step's base.
 5. Layers are cut into several sessions of onnxruntime where a part of the span is asked for: it costs one
@@ -32,12 +31,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from p2pinfer.engine.api import EngineInput, EngineOutput
+from p2pinfer.engine.api import EngineInput, EngineOutput, SampleRequest
 from p2pinfer.engine.embedding import EmbeddingTable
 from p2pinfer.engine.kv_slots import SLOT_COUNT, KVSlots, Slot, SlotBlock, neighbours
 from p2pinfer.engine.onnx_graph import LayerMatrices, head_graph, layers_graph
 from p2pinfer.engine.onnx_session import HeadSession, LayersSession, OnnxSettings
 from p2pinfer.engine.quantised import Matrix
+from p2pinfer.engine.runs import Part, Run, first_of_each, runs_of
 from p2pinfer.engine.sampling import choose_token
 from p2pinfer.engine.step_input import BadInput, StepRefused, StepRules, tensor_from_hidden
 from p2pinfer.engine.weights import EngineConfig
@@ -70,14 +70,14 @@ class OnnxWeights:
 
 
 class _Step:
-    """A sound step on its way through the layers."""
+    """A run on its way through the layers."""
 
-    def __init__(self, index: int, step: EngineInput, slot: Slot, layers: Span, hidden: F32) -> None:
-        self.index = index
-        self.step = step
+    def __init__(self, run: Run, slot: Slot) -> None:
+        self.run = run
         self.slot = slot
-        self.layers = layers
-        self.hidden = hidden  # (T, D)
+        self.layers = run[0].layers
+        self.base = run[0].step.base
+        self.hidden = np.concatenate([part.hidden for part in run])  # (T, D)
 
 
 class OnnxEngine:
@@ -136,10 +136,12 @@ class OnnxEngine:
     def run(self, batch: Sequence[EngineInput]) -> list[EngineOutput]:
         started_s = time.perf_counter()
         outputs: dict[int, EngineOutput] = {}
-        for wave in _waves(batch):
-            steps = [made for index, step in wave if (made := self._prepared(index, step, outputs))]
-            self._advance(steps)
-            outputs |= self._outputs([each for each in steps if self._kept(each, outputs)])
+        waiting = runs_of(self._checked(batch, outputs), is_joining=self._settings.accuracy_level > 0)
+        while waiting:
+            wave, waiting = first_of_each(waiting)
+            refused = self._compute(wave, outputs)
+            # What is wrong with one of them must not cost those before it.
+            waiting = [*((part,) for run in refused for part in run), *waiting]
         share_s = (time.perf_counter() - started_s) / max(1, len(batch))
         return [_timed(outputs[index], share_s) for index in range(len(batch))]
 
@@ -153,53 +155,84 @@ class OnnxEngine:
             StepRefused: The step cannot be computed, or does not reach the last layer.
         """
         outputs: dict[int, EngineOutput] = {}
-        made = self._prepared(0, step, outputs)
-        if made is not None:
-            self._advance([made])
-            self._kept(made, outputs)
-        if outputs or made is None:
+        parts = list(self._checked([step], outputs))
+        if not parts:
             raise StepRefused(str(outputs[0].error))
-        if made.layers.end != self._config.layer_count:
+        if parts[0].layers.end != self._config.layer_count:
             raise StepRefused("only a step through the last layer has logits")
+        made = self._begun(tuple(parts))
+        self._advance([made])
+        self._keep(made)
         last: F32 = self._logits(made.hidden[-1:])[0]
         return last
 
-    def _prepared(self, index: int, step: EngineInput, outputs: dict[int, EngineOutput]) -> _Step | None:
-        """Check a step and cut its session back to the base; what is wrong with it becomes its output."""
-        try:
-            layers = self._rules.layers(step)
-            slot = self._slots.get(step.session)
-            if layers.start == 0:
-                hidden = self._embedded(self._rules.tokens(step))
+    def _checked(self, batch: Sequence[EngineInput], outputs: dict[int, EngineOutput]) -> Iterator[Part]:
+        """Give the inputs that are sound by themselves; what is wrong with the others is their output."""
+        for index, step in enumerate(batch):
+            try:
+                layers = self._rules.layers(step)
+                if layers.start == 0:
+                    hidden = self._embedded(self._rules.tokens(step))
+                else:
+                    hidden = self._rules.hidden(step)
+            except StepRefused as refusal:
+                outputs[index] = _refused(refusal)
             else:
-                hidden = self._rules.hidden(step)
-            slot.begin(layers, step.base, len(hidden))
-        except StepRefused as refusal:
-            outputs[index] = _refused(refusal)
-            return None
-        return _Step(index, step, slot, layers, hidden)
+                yield Part(index, step, layers, hidden)
 
-    def _kept(self, each: _Step, outputs: dict[int, EngineOutput]) -> bool:
-        """Count a step's positions in, if its numbers are sound."""
-        if np.isfinite(each.hidden).all():
-            each.slot.keep(len(each.hidden))
-            return True
-        outputs[each.index] = _refused(StepRefused(f"layers {each.layers} gave numbers that are not finite"))
-        return False
+    def _compute(self, wave: Sequence[Run], outputs: dict[int, EngineOutput]) -> list[Run]:
+        """Compute runs of different sessions; return those of several inputs that could not be computed."""
+        steps: list[_Step] = []
+        kept: list[_Step] = []
+        refused: list[tuple[Run, StepRefused]] = []
+        for run in wave:
+            try:
+                steps.append(self._begun(run))
+            except StepRefused as refusal:
+                refused.append((run, refusal))
+        self._advance(steps)
+        for each in steps:
+            try:
+                self._keep(each)
+                kept.append(each)
+            except StepRefused as refusal:
+                refused.append((each.run, refusal))
+        outputs |= self._outputs(kept)
+        outputs |= {run[0].index: _refused(refusal) for run, refusal in refused if len(run) == 1}
+        return [run for run, _ in refused if len(run) > 1]
+
+    def _begun(self, run: Run) -> _Step:
+        """Cut a session back to where a run begins."""
+        first = run[0]
+        slot = self._slots.get(first.step.session)
+        slot.begin(first.layers, first.step.base, run[-1].end - first.step.base)
+        return _Step(run, slot)
+
+    def _keep(self, each: _Step) -> None:
+        """Count a run's positions in, if its numbers are sound."""
+        if not np.isfinite(each.hidden).all():
+            raise StepRefused(f"layers {each.layers} gave numbers that are not finite")
+        each.slot.keep(len(each.hidden))
 
     def _outputs(self, steps: Sequence[_Step]) -> dict[int, EngineOutput]:
         """Turn what was kept into outputs; all that want a token go through the output layer together."""
-        below = [each for each in steps if each.layers.end < self._config.layer_count]
-        outputs = {each.index: EngineOutput() for each in steps}
-        outputs |= {each.index: EngineOutput(hidden=tensor_from_hidden(each.hidden)) for each in below}
-        sampled = [(each, each.step.sample) for each in steps if each.step.sample is not None]
+        outputs: dict[int, EngineOutput] = {}
+        sampled: list[tuple[int, SampleRequest, F32]] = []
+        for each in steps:
+            for part in each.run:
+                start = part.step.base - each.base
+                rows = each.hidden[start : start + len(part.hidden)]
+                is_below = part.layers.end < self._config.layer_count
+                outputs[part.index] = EngineOutput(hidden=tensor_from_hidden(rows) if is_below else None)
+                if part.step.sample is not None:
+                    sampled.append((part.index, part.step.sample, rows[-1:]))
         if sampled:
-            rows = self._logits(np.concatenate([each.hidden[-1:] for each, _ in sampled]))  # (n, V)
-            for (each, request), row in zip(sampled, rows, strict=True):
+            logits = self._logits(np.concatenate([row for _, _, row in sampled]))  # (n, V)
+            for (index, request, _), row in zip(sampled, logits, strict=True):
                 try:
-                    outputs[each.index] = EngineOutput(token=choose_token(row, request))
+                    outputs[index] = EngineOutput(token=choose_token(row, request))
                 except StepRefused as refusal:
-                    outputs[each.index] = _refused(refusal)
+                    outputs[index] = _refused(refusal)
         return outputs
 
     def _advance(self, steps: Sequence[_Step]) -> None:
@@ -226,7 +259,7 @@ class OnnxEngine:
         done = 0
         # pieces of like sizes: none is a single row unless the step is
         for piece in np.array_split(each.hidden, -(-count // piece_max)):  # (t, D)
-            lengths = np.array([each.step.base + done], np.int32)
+            lengths = np.array([each.base + done], np.int32)
             rows = self._through(
                 each.layers, block, first, piece[None], lengths, np.array([len(piece)], np.int32)
             )
@@ -239,7 +272,7 @@ class OnnxEngine:
         block: SlotBlock | None = None
         for row, each in enumerate(members):
             if each is not None:
-                hidden[row], lengths[row], counts[row] = each.hidden, each.step.base, 1
+                hidden[row], lengths[row], counts[row] = each.hidden, each.base, 1
                 block = each.slot.block
         if block is None:
             return
@@ -297,20 +330,6 @@ class OnnxEngine:
         if count < self._row_count_min:
             hidden = np.repeat(hidden, self._row_count_min, axis=0)
         return self._head.logits(hidden)[:count]
-
-
-def _waves(batch: Sequence[EngineInput]) -> Iterator[list[tuple[int, EngineInput]]]:
-    """Cut a batch into parts in which each session has one step, the earlier steps first."""
-    waiting = list(enumerate(batch))
-    while waiting:
-        seen: set[SessionId] = set()
-        wave: list[tuple[int, EngineInput]] = []
-        later: list[tuple[int, EngineInput]] = []
-        for index, step in waiting:
-            (later if step.session in seen else wave).append((index, step))
-            seen.add(step.session)
-        yield wave
-        waiting = later
 
 
 def _timed(output: EngineOutput, duration_s: float) -> EngineOutput:

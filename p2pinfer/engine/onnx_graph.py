@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from p2pinfer.engine.quantised import BlockProduct, DenseMatrix, Matrix, QuantisedMatrix, side_by_side
 from p2pinfer.engine.weights import EngineConfig
@@ -65,6 +65,7 @@ class Graph:
     _names: int = 0
     _nodes: list[onnx.NodeProto] = field(default_factory=list)
     _block_means: dict[tuple[str, int], str] = field(default_factory=dict)
+    _numbers: dict[tuple[int, ...], str] = field(default_factory=dict)
 
     def name(self) -> str:
         """Return a name that nothing has yet."""
@@ -93,6 +94,13 @@ class Graph:
         name = f"w{len(self.weights)}"
         self.weights[name] = array
         return name
+
+    def numbers(self, *numbers: int) -> str:
+        """Write a few whole numbers into the graph; return their name."""
+        if numbers not in self._numbers:
+            value = numpy_helper.from_array(np.array(numbers, np.int64))
+            self._numbers[numbers] = self.add("Constant", [], value=value)[0]
+        return self._numbers[numbers]
 
     def product(self, x: str, matrix: Matrix) -> str:
         """Multiply rows with a matrix: (B, T, K) to (B, T, N)."""
@@ -150,9 +158,10 @@ def layers_graph(
 
     Shapes:
         hidden: (B, T, D), in and out.
-        lengths: (B,) int32, positions of each session after the step, less one.
-        query_counts: (B,) int32, rows of each session that are real; the others come after them.
-        capacity: () int32, C.
+        lengths: (B,) int32, positions of each session after the step.
+        query_counts: (B,) int32, rows of each session that are real, and one; the others come after them.
+            0 leaves a session alone.
+        capacity: () int32, C, one more than any session reaches.
         cosines, sines: (C, n/2).
         keys.<i>, values.<i>: (B, K, C, S), in and, as keys_out.<i> and values_out.<i>, out.
     """
@@ -231,6 +240,9 @@ def _added(graph: Graph, parts: tuple[str, str], weight: F32, epsilon: float) ->
 
 def _attention(graph: Graph, config: EngineConfig, index: int, qkv: Sequence[str]) -> str:
     packed = qkv[0] if len(qkv) == 1 else graph.add("Concat", qkv, axis=-1)[0]
+    # A row of zeros behind each session's keeps the attention from its kernel for single rows, whose last
+    # bits are others.
+    packed = graph.add("Pad", [packed, graph.numbers(0, 0, 0, 0, 1, 0)])[0]
     cache = [f"keys.{index}", f"values.{index}"]
     rest = ["lengths", "capacity", "cosines", "sines", *[""] * 7, "query_counts"]
     mixed = graph.name()
@@ -243,7 +255,7 @@ def _attention(graph: Graph, config: EngineConfig, index: int, qkv: Sequence[str
         do_rotary=1,
         rotary_interleaved=1,
     )
-    return mixed
+    return graph.add("Slice", [mixed, graph.numbers(0), graph.numbers(-1), graph.numbers(1)])[0]
 
 
 def _gated(graph: Graph, gate_up: Sequence[str]) -> str:

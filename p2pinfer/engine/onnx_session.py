@@ -107,9 +107,10 @@ class LayersSession:
         bound = self._bound(block, first, len(hidden))
         bound.fit(hidden.shape)
         bound.hidden[:] = hidden
-        bound.counts[:] = counts
-        # An idle slot is said to hold one position: whatever it holds, there is room for a step behind that.
-        np.maximum(np.where(counts > 0, lengths + counts, 1) - 1, 0, out=bound.lengths, casting="unsafe")
+        # One row more than there are: the one that the graph adds. An idle slot is said to hold one position:
+        # whatever it holds, there is room for a step behind that.
+        bound.counts[:] = np.where(counts > 0, counts + 1, 0)
+        bound.lengths[:] = np.where(counts > 0, lengths + counts, 0)
         self._session.run_with_iobinding(bound.binding)
         result = bound.result
         if hidden.shape[1] > 1:

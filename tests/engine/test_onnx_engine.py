@@ -122,6 +122,35 @@ def test_bits_depend_neither_on_the_batch_nor_on_idle_slots_nor_on_threads(path:
     assert len(found[0]) == 12 * 4
 
 
+def test_with_int8_single_rows_have_the_bits_that_they_have_in_a_prompt(path: Path) -> None:
+    prompt = tuple(Random(4).randrange(320) for _ in range(90))
+    engine = load_onnx_engine(path, Span(0, 3), threads=1)
+    for number in range(4):
+        engine.open_cache(session(number), len(prompt))
+
+    def singles(number: int, bases: range) -> list[EngineInput]:
+        return [EngineInput(session(number), base, tokens=prompt[base : base + 1]) for base in bases]
+
+    whole = hidden_bytes(engine.run([EngineInput(session(1), 0, tokens=prompt)])[0])
+    one_by_one = [hidden_bytes(engine.run([step])[0]) for step in singles(2, range(90))]
+    begun = hidden_bytes(engine.run([EngineInput(session(3), 0, tokens=prompt[:30])])[0])
+    others = engine.run([*singles(0, range(7)), *singles(3, range(30, 90)), *singles(0, range(7, 9))])
+    run = [hidden_bytes(output) for output in others]
+    assert whole == b"".join(one_by_one) == begun + b"".join(run[7:67])
+    assert b"".join(run[:7] + run[67:]) == whole[: len(run[0]) * 9]
+
+
+def test_what_is_wrong_in_a_run_costs_nobody_before_it(path: Path) -> None:
+    engine = load_onnx_engine(path, WHOLE, threads=1)
+    engine.open_cache(session(1), 3)
+    steps = [EngineInput(session(1), base, tokens=(base,)) for base in range(5)]
+    errors = [output.error for output in engine.run(steps)]
+    assert errors[:3] == [None] * 3
+    assert all("the cache is full" in str(error) or "beyond" in str(error) for error in errors[3:])
+    again = engine.run([steps[1], EngineInput(session(1), 2, tokens=(320,)), steps[2]])
+    assert [output.error is None for output in again] == [True, False, True]
+
+
 def test_int8_fast_computes_a_single_row_as_one_and_promises_no_bits(path: Path) -> None:
     found = []
     for accuracy in ("int8", "int8-fast"):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pinfer.engine.kv_slots import CAPACITY_MIN, SLOT_COUNT, KVSlots, SlotBlock, neighbours
+from p2pinfer.engine.kv_slots import CAPACITY_MIN, SLOT_COUNT, SPARE_COUNT, KVSlots, SlotBlock, neighbours
 from p2pinfer.engine.step_input import StepRefused
 from p2pinfer.errors import LocalProtocolError
 from p2pinfer.ids import SessionId, Span
@@ -34,7 +34,7 @@ def fill(held: KVSlots, number: int, count: int, mark: float = 1.0) -> None:
     slot.begin(SPAN, slot.length, count)
     for layer in range(SPAN.start, SPAN.end):
         for array in slot.block.layer(layer, slot.index, 1):
-            array[0, :, slot.length : slot.length + count] = mark * (layer + 1)
+            array[0, :, slot.length : slot.length + count + SPARE_COUNT] = mark * (layer + 1)
     slot.keep(count)
 
 
@@ -57,7 +57,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @on_linux
-@pytest.mark.parametrize("positions_max", [1, 63, 64, 65, 1000, CAPACITY_MIN])
+@pytest.mark.parametrize("positions_max", [1, 62, 63, 64, 1000, CAPACITY_MIN - SPARE_COUNT])
 def test_a_full_session_takes_what_was_promised_to_the_page_and_gives_it_back(positions_max: int) -> None:
     held = slots()
     held.open(session(1), positions_max)
@@ -96,7 +96,7 @@ def test_a_full_block_is_followed_by_another_and_larger_sessions_have_larger_slo
     held = slots()
     for number in range(SLOT_COUNT + 1):
         held.open(session(number), 100)
-    held.open(session(99), CAPACITY_MIN + 1)
+    held.open(session(99), CAPACITY_MIN)
     blocks = [held.get(session(number)).block for number in (0, SLOT_COUNT - 1, SLOT_COUNT, 99)]
     assert blocks[0] is blocks[1]
     assert blocks[0] is not blocks[2]
@@ -113,15 +113,15 @@ def test_extending_moves_a_session_once_and_takes_its_positions_along() -> None:
     fill(held, 1, 100, 5.0)
     fill(held, 2, 7, 3.0)
     before = held.get(session(1)).block
-    held.extend(session(1), CAPACITY_MIN)
+    held.extend(session(1), CAPACITY_MIN - SPARE_COUNT)
     assert held.get(session(1)).block is before, "the slot suffices"
-    held.extend(session(1), CAPACITY_MIN + 1)
+    held.extend(session(1), CAPACITY_MIN)
     moved = held.get(session(1))
     assert moved.block.capacity == 4 * CAPACITY_MIN
     for layer in range(SPAN.start, SPAN.end):
         for array in moved.block.layer(layer, moved.index, 1):
             np.testing.assert_array_equal(array[0, :, :100], 5.0 * (layer + 1))
-    fill(held, 1, CAPACITY_MIN - 100 + 1)
+    fill(held, 1, CAPACITY_MIN - 100)
     held.open(session(3), 100)
     assert held.get(session(3)).index == 0, "the slot that was left is free"
     with pytest.raises(StepRefused, match="the cache is full"):
