@@ -5,8 +5,8 @@ and their weights, is told what was begun there and how it ended, and picks.
 
 Rules:
 
-1. `pick` changes nothing but the balancer's own turn. Whoever follows a pick says `started` at once and
-   `finished` once, whatever happens, so that the sessions under way are counted exactly.
+1. `pick` changes nothing but the balancer's own turn. Whoever follows a pick says `started` at once, and
+   `finished` or `cancelled` once, whatever happens, so that the sessions under way are counted exactly.
 2. Who must not be picked now (a breaker is open, it was asked already) is handed to each pick. Weight 0
    drains a member: it is never picked and keeps what it has.
 3. Equal views and equal random numbers give equal picks: members are kept in the order of their PeerIds.
@@ -137,13 +137,17 @@ class Balancer(ABC):
             latency_s: How long the peer took to do what is compared (an opening, a step); None if it failed
                 or refused.
         """
+        self.cancelled(peer)
+        if peer in self._weights:
+            self._measured(peer, now, latency_s)
+
+    def cancelled(self, peer: PeerId) -> None:
+        """A session that was begun at a peer ended in a way that says nothing of it: it was moved, say."""
         count = self._in_flight.get(peer, 0) - 1
         if count > 0:
             self._in_flight[peer] = count
         else:
             self._in_flight.pop(peer, None)
-        if peer in self._weights:
-            self._measured(peer, now, latency_s)
 
     def in_flight(self, peer: PeerId) -> int:
         """Sessions begun at a peer and not finished."""

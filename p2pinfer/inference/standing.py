@@ -148,7 +148,9 @@ class Standings:
             del self._in_flight[peer]
         latency_s = asking.latency_s if outcome is Outcome.SUCCESS else None
         for group, balancer in self._balancers.items():
-            if peer in group:
+            if peer in group and outcome is Outcome.CANCELLED:
+                balancer.cancelled(peer)
+            elif peer in group:
                 balancer.finished(peer, now, latency_s)
         known = self._known.get(peer)
         if known is not None and asking.is_answered and outcome is not Outcome.SUCCESS:

@@ -133,3 +133,18 @@ def test_a_newcomer_starts_slowly_too() -> None:
     known.came(TWO, 100.0)
     assert 1 <= asked_in_turn(known, 0, 20, 100.0, 0.1)[TWO] <= 3
     assert asked_in_turn(known, 20, 20, 130.0, 0.5) == {ONE: 10, TWO: 10}
+
+
+@pytest.mark.parametrize("balancer", ["least_latency", "peak_latency", "adaptive"])
+def test_who_loses_a_session_without_blame_is_not_taken_for_slow(balancer: str) -> None:
+    known = standings(balancer)
+    for number in range(10):
+        for index, peer in enumerate((ONE, TWO)):
+            known.pick((ONE, TWO), b"", float(number))
+            known.asked(session(2 * number + index), peer, float(number))
+            known.answered(session(2 * number + index), peer, number + (0.1, 0.2)[index])
+            outcome = Outcome.SUCCESS if number < 5 or peer == TWO else Outcome.CANCELLED
+            known.left(session(2 * number + index), peer, outcome, number + 0.5)
+    assert [known.in_flight(peer) for peer in (ONE, TWO)] == [0, 0]
+    taken = Counter(known.pick((ONE, TWO), b"", 10.0) for _ in range(30))
+    assert taken[ONE] > taken[TWO]
