@@ -41,6 +41,7 @@ from p2pinfer.readers import (
 __all__ = [
     "ACCURACIES",
     "ANY_HOSTS",
+    "BALANCERS",
     "DEFAULT_PORT",
     "ENGINES",
     "NodeConfig",
@@ -69,6 +70,27 @@ ENGINES = ("auto", "onnx", "numpy")
 ACCURACIES = ("int8", "int8-fast", "float32")
 """What activations are rounded to where the engine onnx multiplies them."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
+BALANCERS = (
+    "round_robin",
+    "weighted_round_robin",
+    "least_connections",
+    "least_latency",
+    "peak_latency",
+    "power_of_two",
+    "consistent_hash",
+    "client_address",
+    "resource_aware",
+    "adaptive",
+)
+"""Who of equal holders takes a session, as in `inference.balancing.BALANCERS`."""
+_CHOICES = {
+    "engine": ENGINES,
+    "reuse": REUSES,
+    "balancer": BALANCERS,
+    "accuracy": ACCURACIES,
+    "log_level": LOG_LEVELS,
+}
+"""By field that takes one of a few words: which."""
 
 
 class Profile(enum.Enum):
@@ -83,25 +105,12 @@ class Profile(enum.Enum):
 
 
 def _read_profile(value: object) -> Profile:
-    if isinstance(value, Profile):
-        return value
-    return Profile(one_of(value, [profile.value for profile in Profile]))
+    return value if isinstance(value, Profile) else Profile(one_of(value, [each.value for each in Profile]))
 
 
-def _read_engine(value: object) -> str:
-    return one_of(value, ENGINES)
-
-
-def _read_reuse(value: object) -> str:
-    return one_of(value, REUSES)
-
-
-def _read_accuracy(value: object) -> str:
-    return one_of(value, ACCURACIES)
-
-
-def _read_log_level(value: object) -> str:
-    return one_of(value, LOG_LEVELS)
+def _read_word(name: str) -> Callable[[object], str]:
+    """Return the reader of a field that takes one of a few words."""
+    return lambda value: one_of(value, _CHOICES[name])
 
 
 def _about(read: Callable[[object], Any], text: str, *, flag: str = "", metavar: str = "") -> dict[str, Any]:
@@ -226,7 +235,7 @@ class NodeConfig:
     engine: str = field(
         default="auto",
         metadata=_about(
-            _read_engine,
+            _read_word("engine"),
             "What computes the layers: onnx (onnxruntime, fast), numpy (the reference), or auto, which takes "
             "onnx where it is installed and can compute the model. The same on all holders of a model.",
             metavar="|".join(ENGINES),
@@ -235,17 +244,28 @@ class NodeConfig:
     reuse: str = field(
         default="all",
         metadata=_about(
-            _read_reuse,
+            _read_word("reuse"),
             "What a chat's next turn may go on from, as far as the same nodes still keep it: all that was "
             "computed, prompts only (the last answer is read again, and no text depends on what was kept), "
             "or off.",
             metavar="|".join(REUSES),
         ),
     )
+    balancer: str = field(
+        default="power_of_two",
+        metadata=_about(
+            _read_word("balancer"),
+            "Who of equal holders takes a session that is asked for here: "
+            f"{', '.join(BALANCERS)}. client_address keeps a client's requests on one holder, "
+            "consistent_hash those whose prompts begin alike. While holders do not tell their resources, "
+            "resource_aware is weighted_round_robin.",
+            metavar="NAME",
+        ),
+    )
     accuracy: str = field(
         default="int8",
         metadata=_about(
-            _read_accuracy,
+            _read_word("accuracy"),
             "How the engine onnx multiplies: int8 rounds activations to eight bits in blocks, as llama.cpp "
             "does; float32 does not: tokens take 1.7 times as long, prompts two thirds, and several requests "
             "gain nothing from being computed at once. int8-fast is int8 without the promise that a node "
@@ -257,7 +277,7 @@ class NodeConfig:
     log_level: str = field(
         default="info",
         metadata=_about(
-            _read_log_level,
+            _read_word("log_level"),
             f"How much is logged to the error output: {', '.join(LOG_LEVELS)}.",
             metavar="LEVEL",
         ),
@@ -280,14 +300,9 @@ class NodeConfig:
             raise _wrong("threads", self.threads, f"0 to {THREADS_COUNT_MAX}")
         if self.cache_size_bytes_max < CACHE_SIZE_BYTES_MIN:
             raise _wrong("cache_size_bytes_max", self.cache_size_bytes_max, "at least 1MiB")
-        if self.engine not in ENGINES:
-            raise _wrong("engine", self.engine, f"one of {', '.join(ENGINES)}")
-        if self.reuse not in REUSES:
-            raise _wrong("reuse", self.reuse, f"one of {', '.join(REUSES)}")
-        if self.accuracy not in ACCURACIES:
-            raise _wrong("accuracy", self.accuracy, f"one of {', '.join(ACCURACIES)}")
-        if self.log_level not in LOG_LEVELS:
-            raise _wrong("log_level", self.log_level, f"one of {', '.join(LOG_LEVELS)}")
+        for name, words in _CHOICES.items():
+            if getattr(self, name) not in words:
+                raise _wrong(name, getattr(self, name), f"one of {', '.join(words)}")
 
     def _check_relations(self) -> None:
         """Check what only two fields together can get wrong."""

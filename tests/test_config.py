@@ -12,9 +12,11 @@ import pytest
 
 from p2pinfer.addresses import advertised_endpoint
 from p2pinfer.cli.settings_page import settings_page
-from p2pinfer.config import NodeConfig, Profile, load_config, node_config
+from p2pinfer.config import BALANCERS, NodeConfig, Profile, load_config, node_config
 from p2pinfer.errors import ConfigError
 from p2pinfer.ids import Endpoint, Span
+from p2pinfer.inference import balancing
+from p2pinfer.inference.standing import StandingConfig
 from p2pinfer.readers import read_size_bytes
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +36,7 @@ def test_every_field_can_come_from_a_file(tmp_path: Path) -> None:
         'name = "cellar"\nlisten = "[::1]:0"\nadvertise = "10.0.0.5:7946"\njoin = ["10.0.0.6:7946"]\n'
         'model = "smollm2:135m"\nfile = "a.gguf"\nspan = "3:9"\ndata_dir = "d"\ncache_dir = "~/c"\n'
         'threads = 2\ncache_size_bytes_max = "2GiB"\nprofile = "wan"\nengine = "numpy"\nlog_level = "debug"\n'
-        "pull = false\n"
+        'pull = false\nbalancer = "adaptive"\n'
     )
     assert load_config(path) == NodeConfig(
         name="cellar",
@@ -52,6 +54,7 @@ def test_every_field_can_come_from_a_file(tmp_path: Path) -> None:
         profile=Profile.WAN,
         engine="numpy",
         log_level="debug",
+        balancer="adaptive",
     )
 
 
@@ -69,7 +72,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         load_config(path)
     with pytest.raises(ConfigError, match="did you mean 'data_dir'"):
         node_config({"data-dir": "x"})
-    with pytest.raises(ConfigError, match="known are accuracy, advertise, cache_dir"):
+    with pytest.raises(ConfigError, match="known are accuracy, advertise, balancer"):
         node_config({"zzzzzz": 1})
 
 
@@ -175,3 +178,13 @@ def test_without_a_route_outwards_it_is_this_machine_with_a_warning(
 def test_the_page_of_settings_is_up_to_date() -> None:
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert page == settings_page(), "run make docs"
+
+
+def test_every_balancer_can_be_chosen_and_no_other() -> None:
+    assert tuple(balancing.BALANCERS) == BALANCERS
+    assert NodeConfig().balancer == StandingConfig().balancer
+    assert node_config({"balancer": "adaptive"}).balancer == "adaptive"
+    with pytest.raises(ConfigError, match=r"balancer.*'best' is not one of round_robin"):
+        node_config({"balancer": "best"})
+    with pytest.raises(ConfigError, match=r"balancer = 'best': it must be one of round_robin"):
+        NodeConfig(balancer="best")

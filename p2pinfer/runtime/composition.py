@@ -11,6 +11,7 @@ from p2pinfer.config import NodeConfig, Profile
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.identity import Verifier
 from p2pinfer.inference.config import EntryConfig, HopConfig
+from p2pinfer.inference.standing import StandingConfig
 from p2pinfer.models.store import ModelStore
 from p2pinfer.peer_core import PeerConfig, PeerCore
 from p2pinfer.runtime.clock import Clock
@@ -89,7 +90,11 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
 def _core_config(config: NodeConfig) -> PeerConfig:
     hop = HopConfig(memory_size_bytes_max=config.cache_size_bytes_max)
     kept_count = 0 if config.reuse == "off" else EntryConfig().parked_count_max
-    entry = EntryConfig(parked_count_max=kept_count, reuse_answers=config.reuse == "all")
+    entry = EntryConfig(
+        parked_count_max=kept_count,
+        reuse_answers=config.reuse == "all",
+        standing=StandingConfig(balancer=config.balancer),
+    )
     match config.profile:
         case Profile.LOCAL:
             return PeerConfig(swim=SwimConfig.local(), dht=DhtConfig.lan(), hop=hop, entry=entry)
