@@ -30,14 +30,14 @@ class Request:
     prompt: tuple[int, ...]
     sampling: Sampling
     key: bytes = b""
-    """What equal requests share, for balancers that hash: a client's address. Empty: the prompt's start."""
+    """What a client's requests share: its address. The balancer `client_address` alone goes by it."""
     vocabulary_size: int = 0
     """Tokens that the model knows; 0 where the asker does not, and then any token is believed."""
 
     @property
-    def balance_key(self) -> bytes:
-        """What a balancer that hashes goes by."""
-        return self.key or repr(self.prompt[:_KEY_TOKENS]).encode()
+    def prompt_key(self) -> bytes:
+        """What requests share whose prompts begin alike."""
+        return repr(self.prompt[:_KEY_TOKENS]).encode()
 
     @property
     def layers(self) -> Span:

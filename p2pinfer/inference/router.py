@@ -58,7 +58,7 @@ class Router:
         sound = [holder for holder in holders if holder.peer not in shunned]
         for usable in ([holder for holder in sound if not holder.draining], sound):
             try:
-                return self._balanced(plan_chain(usable, request.layers), usable, request.balance_key, now)
+                return self._balanced(plan_chain(usable, request.layers), usable, request, now)
             except NoChain:
                 continue
         return plan_chain(holders, request.layers)
@@ -93,10 +93,11 @@ class Router:
         """Return an equal holder for a place that is not answered, of the same chain; None without one."""
         hop = generation.chain[index]
         used = {other.contact.peer for other in generation.chain}
-        usable = [holder for holder in self.holders(generation.request.digest) if holder.peer not in used]
+        holders = self.holders(generation.request.digest)
+        usable = [holder for holder in holders if holder.peer not in used and not holder.draining]
         shunned = self.standings.shunned((holder.peer for holder in usable), now)
         able = {h.peer: h for h in usable if h.span.covers(hop.span) and h.peer not in shunned}
-        peer = self.standings.pick(able.keys(), generation.request.balance_key, now) if able else None
+        peer = self.standings.pick(able.keys(), self._key(generation.request), now) if able else None
         return ChainHop(able[peer].contact, hop.start, hop.end) if peer is not None else None
 
     def has_faster(self, generation: Generation, index: int, waited_s: float) -> bool:
@@ -107,27 +108,41 @@ class Router:
             is_free = (
                 generation.index_of(holder.peer) is None and holder.peer not in generation.trouble.avoided
             )
-            if is_faster and is_free and holder.span.covers(hop.span):
+            if is_faster and is_free and not holder.draining and holder.span.covers(hop.span):
                 return True
         return False
 
+    def _key(self, request: Request) -> bytes:
+        """What a balancer that hashes goes by: whose prompts begin alike find a cache at the same holder."""
+        is_by_client = self._config.standing.balancer == "client_address"
+        return request.key if is_by_client and request.key else request.prompt_key
+
     def _balanced(
-        self, chain: tuple[ChainHop, ...], holders: Iterable[Holder], key: bytes, now: float
+        self, chain: tuple[ChainHop, ...], holders: Iterable[Holder], request: Request, now: float
     ) -> tuple[ChainHop, ...]:
-        """Let the balancer choose for each place among those who cost the same."""
-        known = {holder.peer: holder for holder in holders}
+        """Let the balancer choose for each place among those who cost the same.
+
+        Sessions of our own are left out of the cost: the balancer counts them, and with them a holder would
+        be no equal of an idle one, so that hashing could not bring a session to where the one before runs.
+        """
+        in_flight = self.standings.in_flight
+        known = {
+            holder.peer: replace(holder, queue=max(0, holder.queue - in_flight(holder.peer)))
+            for holder in holders
+        }
+        key = self._key(request)
         used = {hop.contact.peer for hop in chain}
         balanced: list[ChainHop] = []
         for hop in chain:
             count, planned = len(hop.span), hop.contact.peer
             if planned is None:
                 continue
-            limit_s = known[planned].cost_s(count) * _EQUAL_COST
+            cost_s = known[planned].cost_s(count)
             equal = [
                 holder.peer
                 for holder in known.values()
                 if holder.span.covers(hop.span)
-                and holder.cost_s(count) <= limit_s
+                and cost_s / _EQUAL_COST <= holder.cost_s(count) <= cost_s * _EQUAL_COST
                 and (holder.peer == planned or holder.peer not in used)
             ]
             peer = (self.standings.pick(equal, key, now) if len(equal) > 1 else None) or planned

@@ -19,6 +19,7 @@ from p2pinfer.inference.generation import Request, chunked
 from p2pinfer.inference.hop_core import HopCore, ServedSpan
 from p2pinfer.inference.news import GenerationFailed, Recovered, Sampled
 from p2pinfer.inference.planner import Holder
+from p2pinfer.inference.standing import StandingConfig
 from p2pinfer.testing import World
 from p2pinfer.testing.host import Host
 from p2pinfer.testing.trace import Trace
@@ -41,7 +42,14 @@ SPANS = (Span(0, 4), Span(4, 8), Span(8, 12))
 class InferencePeer:
     """Entry peer and hop in one core; a message to itself is delivered at once."""
 
-    def __init__(self, me: Contact, span: Span | None, rng: random.Random, memory: int) -> None:
+    def __init__(
+        self,
+        me: Contact,
+        span: Span | None,
+        rng: random.Random,
+        memory: int,
+        balancer: str = "power_of_two",
+    ) -> None:
         served = None
         if span:
             served = ServedSpan(
@@ -52,7 +60,8 @@ class InferencePeer:
                 positions_max=4096,
             )
         self.me = me
-        self.entry = EntryCore(me=me, config=EntryConfig(prefill_chunk_positions=4), rng=rng)
+        config = EntryConfig(prefill_chunk_positions=4, standing=StandingConfig(balancer=balancer))
+        self.entry = EntryCore(me=me, config=config, rng=rng)
         self.hop = HopCore(me=me, config=HopConfig(memory_size_bytes_max=memory), served=served)
 
     def open(self, request: Request, now: float) -> tuple[SessionId, list[Effect]]:
@@ -119,13 +128,20 @@ class Swarm:
     """One entry peer `me` without layers, and holders named by their span: a0, a1, b0, b1, c0, c1 ..."""
 
     def __init__(
-        self, seed: int | World, *, copies: int = 2, trace: Trace | None = None, memory: int = 1 << 20
+        self,
+        seed: int | World,
+        *,
+        copies: int = 2,
+        trace: Trace | None = None,
+        memory: int = 1 << 20,
+        balancer: str = "power_of_two",
     ) -> None:
         self.world = seed if isinstance(seed, World) else World(seed, trace=trace)
         self.engines: dict[str, TimedHashEngine] = {}
         self.holders: list[Holder] = []
         self._number = 0
         self.memory = memory
+        self.balancer = balancer
         self.me = self.add("me", None)
         for copy in range(copies):
             for letter, span in zip("abc", SPANS, strict=True):
@@ -141,7 +157,7 @@ class Swarm:
             return self.engines[name]
 
         def core(disk: Mapping[str, bytes], rng: random.Random, now: float) -> InferencePeer:
-            peer = InferencePeer(contact, span, rng, self.memory)
+            peer = InferencePeer(contact, span, rng, self.memory, self.balancer)
             peer.entry.set_holders({DIGEST: tuple(self.holders)})
             return peer
 
@@ -159,7 +175,13 @@ class Swarm:
         return self.world.hosts[name]
 
     def ask(
-        self, *, prompt: int | tuple[int, ...] = 10, answer: int = 30, seed: int = 1, at: str = "me"
+        self,
+        *,
+        prompt: int | tuple[int, ...] = 10,
+        answer: int = 30,
+        seed: int = 1,
+        at: str = "me",
+        key: bytes = b"",
     ) -> SessionId:
         """Open a generation with a prompt, or one of that many tokens, at a host."""
         if isinstance(prompt, int):
@@ -170,6 +192,7 @@ class Swarm:
             layer_count=LAYER_COUNT,
             prompt=prompt,
             sampling=sampling,
+            key=key,
             vocabulary_size=VOCABULARY_SIZE,
         )
         call = self.host(at).call(lambda core, now: core.open(request, now))
