@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,6 @@ from p2pinfer.ids import Contact
 from p2pinfer.runtime.answer import Answer, ReadingPrompt
 from p2pinfer.runtime.calls import Handler
 from p2pinfer.wire.messages.client import (
-    ChatMessage,
     GenerateRequest,
     PromptProgress,
     StatusReply,
@@ -23,7 +22,6 @@ from p2pinfer.wire.messages.client import (
     Summary,
     TextPiece,
 )
-from p2pinfer.wire.messages.inference import Sampling
 
 __all__ = ["Served", "client_handlers", "write_node_file"]
 
@@ -31,17 +29,8 @@ __all__ = ["Served", "client_handlers", "write_node_file"]
 class Served(Protocol):
     """What the requests need of a peer."""
 
-    def generate(
-        self,
-        prompt: str = "",
-        *,
-        chat: Sequence[ChatMessage] = (),
-        model: str = "",
-        sampling: Sampling = ...,
-        stop: Sequence[str] = (),
-        raw: bool = False,
-    ) -> Answer:
-        """Answer a prompt."""
+    def answer(self, asked: GenerateRequest, client: str = "") -> Answer:
+        """Answer what a client at this address asks."""
         ...
 
     def status(self) -> dict[str, Any]:
@@ -55,14 +44,7 @@ def client_handlers(peer: Served) -> Mapping[type[Message], Handler]:
     async def on_generate(contact: Contact, request: Message) -> AsyncGenerator[Message, None]:
         if not isinstance(request, GenerateRequest):
             raise LocalProtocolError(f"{type(request).__name__} is no GenerateRequest")
-        answer = peer.generate(
-            request.prompt,
-            chat=request.chat,
-            model=request.model,
-            sampling=request.sampling,
-            stop=request.stop,
-            raw=request.raw,
-        )
+        answer = peer.answer(request, contact.endpoint.host)
         try:
             async for event in answer.events():
                 if isinstance(event, ReadingPrompt):

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -48,7 +49,7 @@ from p2pinfer.runtime.sockets import Sockets, open_sockets
 from p2pinfer.runtime.status import describe_holding, peer_status
 from p2pinfer.runtime.way_back import WayBack
 from p2pinfer.swim.news import Joined, MemberDead, MemberJoined, MemberLeft
-from p2pinfer.wire.messages.client import ChatMessage
+from p2pinfer.wire.messages.client import ChatMessage, GenerateRequest
 from p2pinfer.wire.messages.inference import Sampling
 
 __all__ = ["Peer", "open_peer"]
@@ -124,15 +125,25 @@ class Peer:
 
         The iteration raises `NoChain`, `PromptTooLong`, `ModelNotFound`, `Overloaded` or `SessionLost`.
         """
+        asked = GenerateRequest(
+            model=model, prompt=prompt, chat=tuple(chat), raw=raw, sampling=sampling, stop=tuple(stop)
+        )
+        return self.answer(asked)
+
+    def answer(self, asked: GenerateRequest, client: str = "") -> Answer:
+        """Answer as `generate` does what a client asks; its address may decide which holders take it."""
 
         async def open_session() -> Opened:
-            entry_model = await self._entry_model(model)
-            request = entry_model.request(prompt=prompt, chat=chat, raw=raw, sampling=sampling)
+            entry_model = await self._entry_model(asked.model)
+            request = entry_model.request(
+                prompt=asked.prompt, chat=asked.chat, raw=asked.raw, sampling=asked.sampling
+            )
+            request = replace(request, key=client.encode())
             session, news = await self._open(request)
             text = TextStream(entry_model.tokenizer, at_start=False)
             return Opened(session, len(request.prompt), text, frozenset(request.sampling.stop_tokens), news)
 
-        return Answer(open_session, self._cancel_soon).stopping_at(tuple(stop))
+        return Answer(open_session, self._cancel_soon).stopping_at(asked.stop)
 
     async def sample(self, request: Request) -> AsyncGenerator[Sampled, None]:
         """Generate from token ids, without text: for engines and models of the caller's own.
