@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from p2pinfer.config import ACCURACIES, ENGINES
 from p2pinfer.engine.api import Engine
 from p2pinfer.engine.blas import set_blas_threads
 from p2pinfer.engine.embedding import EmbeddingTable
+from p2pinfer.engine.ggml_blocks import LAYOUTS
 from p2pinfer.engine.numpy_engine import NumpyEngine
 from p2pinfer.engine.quantised import Matrix, quantised_matrix
 from p2pinfer.engine.rope import RopeSettings
@@ -27,7 +29,7 @@ from p2pinfer.engine.weights import EngineConfig, LayerWeights, SpanWeights
 from p2pinfer.errors import ConfigError, UnsupportedModel
 from p2pinfer.ids import Span
 from p2pinfer.models.architectures import EMBEDDING, OUTPUT, OUTPUT_NORM, ModelConfig, span_tensor_names
-from p2pinfer.models.gguf import GGUFFile
+from p2pinfer.models.gguf import GGUFFile, TensorInfo
 
 if TYPE_CHECKING:
     from p2pinfer.engine.onnx_engine import OnnxEngine
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "has_onnx",
+    "layers_size_bytes",
     "load_engine",
     "load_numpy_engine",
     "load_numpy_weights",
@@ -42,6 +45,15 @@ __all__ = [
     "load_shard_weights",
     "read_engine_config",
 ]
+
+_FLOAT32_BYTES = 4
+_FLOAT_TYPES = ("F32", "F16", "BF16")
+_ONNX_MULTIPLE = 16
+"""Of what onnxruntime wants the sizes of heads; where they are not, the engine auto is numpy."""
+_PACKED_FACTOR = 1.6
+"""What onnxruntime keeps of a quantised tensor, scales and packed codes, by its size in the file."""
+_REPACKED_BYTES = 1.3
+"""What it keeps of a weight whose type it does not multiply as it is: eight bits, a scale and an offset."""
 
 Progress = Callable[[int, int], None]
 """Told tensors read and tensors in all, after each."""
@@ -89,6 +101,33 @@ def load_engine(
 def has_onnx() -> bool:
     """Whether the packages of the engine onnx are installed."""
     return all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
+
+
+def layers_size_bytes(path: Path, engine: str = "auto") -> int:
+    """Estimate what all layers of a model take of memory in an engine that `load_engine` would choose.
+
+    Raises:
+        ModelError: The file cannot be used; the message says why.
+    """
+    with GGUFFile.open(path) as file:
+        model = ModelConfig.from_gguf(file)
+        is_fit = not (model.head_size % _ONNX_MULTIPLE or model.rope.dimension_count % _ONNX_MULTIPLE)
+        is_onnx = engine == "onnx" or (engine == "auto" and is_fit and has_onnx())
+        tensors = [info for name, info in file.tensors.items() if name.startswith("blk.")]
+        return sum(_packed_size_bytes(info) if is_onnx else _float_size_bytes(info) for info in tensors)
+
+
+def _float_size_bytes(info: TensorInfo) -> int:
+    return _FLOAT32_BYTES * prod(info.shape)
+
+
+def _packed_size_bytes(info: TensorInfo) -> int:
+    if info.type.name in _FLOAT_TYPES:
+        return _float_size_bytes(info)
+    size = _PACKED_FACTOR * info.size_bytes
+    if info.type not in LAYOUTS:
+        size = max(size, _REPACKED_BYTES * prod(info.shape))
+    return round(size)
 
 
 def load_onnx_engine(

@@ -17,7 +17,7 @@ from p2pinfer.errors import ConfigError, ModelNotFound
 from p2pinfer.ids import Span
 from p2pinfer.inference.hop_core import ServedSpan
 from p2pinfer.inference.placement import choose_span
-from p2pinfer.loading import load_engine
+from p2pinfer.loading import layers_size_bytes, load_engine
 from p2pinfer.models.architectures import ModelConfig
 from p2pinfer.models.gguf import GGUFFile
 from p2pinfer.models.manifest import Manifest
@@ -83,12 +83,8 @@ async def load_own_span(parts: Parts, activity: Activity) -> LoadedSpan | None:
         await trio.to_thread.run_sync(_pull, store, config.model, activity.report)
     activity.enter(Phase.LOADING)
     model = await trio.to_thread.run_sync(find_local_model, store, config, activity.report)
-    held = [
-        record.holding.span
-        for record in parts.core.swim.alive()
-        if record.holding is not None and record.holding.digest == model.manifest.digest
-    ]
-    span = await trio.to_thread.run_sync(choose_own_span, model, config.span, held)
+    held = [resident.span for resident in parts.core.residents(model.manifest.digest)]
+    span = await trio.to_thread.run_sync(choose_own_span, model, config, held)
     engine = await trio.to_thread.run_sync(load_span, model, span, config, activity.report)
     served = await trio.to_thread.run_sync(served_span, model, engine)
     return LoadedSpan(engine, served, model)
@@ -127,15 +123,21 @@ def find_local_model(store: ModelStore, config: NodeConfig, report: Report) -> L
     return LocalModel(manifest, store.path_of(config.model))
 
 
-def choose_own_span(model: LocalModel, wanted: Span | None, held: list[Span]) -> Span:
+def choose_own_span(model: LocalModel, config: NodeConfig, held: list[Span]) -> Span:
     """Return the span to serve: the one asked for, or what the swarm lacks most. Blocks on the disk.
+
+    Args:
+        model: Whose layers.
+        config: The node's: the span asked for, if one is, and the engine, which tells how many layers fit.
+        held: What the others hold who do not drain.
 
     Raises:
         ConfigError: The span goes beyond the model.
+        ModelError: The file cannot be used.
     """
-    layer_count = model.manifest.layer_count
+    layer_count, wanted = model.manifest.layer_count, config.span
     if wanted is None:
-        capacity = _capacity(model.path, layer_count)
+        capacity = _capacity(model.path, layer_count, config.engine)
         chosen = choose_span(layer_count, capacity, held)
         _log.info("chose layers %s of %s: memory is for %d", chosen, model.name, capacity)
         return chosen
@@ -198,20 +200,17 @@ def _cache_costs(engine: Engine, positions_max: int) -> tuple[int, int]:
     return position_bytes, max(0, above)
 
 
-def _capacity(path: Path, layer_count: int) -> int:
+def _capacity(path: Path, layer_count: int, engine: str) -> int:
     """How many layers fit into a share of the memory that is free now; at least one is tried."""
-    with GGUFFile.open(path) as file:
-        weights = sum(_count(info.shape) for name, info in file.tensors.items() if name.startswith("blk."))
-    layer_bytes = max(1, 4 * weights // layer_count)
-    try:
-        free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
+    free_bytes = _free_bytes()
+    if free_bytes is None:
         return layer_count  # a system that does not tell: the operator's --span decides
+    layer_bytes = max(1, layers_size_bytes(path, engine) // layer_count)
     return max(1, int(free_bytes * _MEMORY_SHARE) // layer_bytes)
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for length in shape:
-        count *= length
-    return count
+def _free_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None

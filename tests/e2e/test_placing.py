@@ -44,7 +44,7 @@ async def text_of(peer: Peer) -> list[int]:
 async def test_a_peer_fills_the_gap_that_another_leaves(
     tmp_path: Path, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "_capacity", lambda path, layer_count: 3)
+    monkeypatch.setattr(serving, "_capacity", lambda *_: 3)
     monkeypatch.setattr(placing.Placer.__init__, "__defaults__", (0.3,))
     go = trio.Event()
 
@@ -68,6 +68,21 @@ async def test_a_peer_fills_the_gap_that_another_leaves(
             await wait_until(lambda: has_moved(mover), timeout_s=20.0)
             await wait_until(lambda: is_whole(me), timeout_s=10.0)
             assert await text_of(me) == expected
+
+
+async def test_a_newcomer_takes_the_layers_of_a_peer_that_drains(
+    tmp_path: Path, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_capacity", lambda *_: 3)
+    async with (
+        peer_of(tmp_path / "low", tiny_cache, None, model=TINY, span="0:3") as low,
+        peer_of(tmp_path / "high", tiny_cache, low.invite, model=TINY, span="3:6") as high,
+    ):
+        await wait_until(lambda: is_whole(low), timeout_s=10.0)
+        assert not await high.drain(timeout_s=0.5)
+        async with peer_of(tmp_path / "new", tiny_cache, low.invite, model=TINY) as new:
+            assert new.status()["span"] == "3:6"
+            await wait_until(lambda: high._parts.core.is_drained, timeout_s=10.0)
 
 
 def has_moved(peer: Peer) -> bool:

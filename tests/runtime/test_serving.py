@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from p2pinfer.config import NodeConfig
 from p2pinfer.engine.api import Engine
 from p2pinfer.ids import SessionId, Span
 from p2pinfer.inference.hop_session import Reservation
 from p2pinfer.loading import has_onnx, load_numpy_engine, load_onnx_engine
 from p2pinfer.models.store import ModelStore
-from p2pinfer.runtime.serving import LocalModel, served_span
+from p2pinfer.runtime import serving
+from p2pinfer.runtime.serving import LocalModel, choose_own_span, served_span
 from tests.models.tiny import write_tiny_llama
 
 SESSION = SessionId(b"s" * 16)
@@ -53,3 +55,22 @@ def test_a_session_reserves_the_pages_that_its_slot_takes(tmp_path: Path, hidden
 def test_a_session_of_an_engine_without_pages_reserves_what_its_positions_take(tmp_path: Path) -> None:
     model = tiny_model(tmp_path, hidden=64, context_length=3000)
     assert set(excess_bytes(model, load_numpy_engine(model.path, Span(0, LAYERS)))) == {0}
+
+
+@pytest.mark.parametrize(
+    ("engine", "quantisation", "layer_count"),
+    [
+        pytest.param("onnx", "Q4_0", 4, marks=with_onnx),  # 0.9 bytes a weight, the norms 4
+        pytest.param("auto", "Q4_0", 4, marks=with_onnx),
+        pytest.param("onnx", "F16", 1, marks=with_onnx),  # whose floats are kept as float32
+        ("numpy", "Q4_0", 1),
+    ],
+)
+def test_a_node_takes_as_many_layers_as_its_engine_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, quantisation: str, layer_count: int
+) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf", layers=8, hidden=256, heads=4, quantisation=quantisation)
+    model = LocalModel(ModelStore(tmp_path / "models").import_file(path, "tiny:latest"), path)
+    weights = 2 * 256 * 256 + 2 * 256 * 128 + 3 * 512 * 256
+    monkeypatch.setattr(serving, "_free_bytes", lambda: round(4.5 * weights / serving._MEMORY_SHARE))
+    assert len(choose_own_span(model, NodeConfig(engine=engine), [])) == layer_count
