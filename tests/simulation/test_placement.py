@@ -1,102 +1,27 @@
 """Two hundred peers that come and go: how many moves that costs, what stays covered, and that it ends.
 
-Views are late: a peer sees the others as they were up to two rounds ago, so sometimes two move at once. While
-peers come and go, the rates that they announce change as well.
+The swarm is that of `simulations/placement_churn.py`, which prints the figures.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from collections import deque
 from dataclasses import replace
 
 import pytest
 
 from p2pinfer.ids import PeerId
 from p2pinfer.inference.partition import Worker
-from p2pinfer.inference.placement import ENOUGH, Resident, choose_move, choose_span, handover, place
+from p2pinfer.inference.placement import ENOUGH, choose_move, handover, place
+from simulations import placement_churn
+from simulations.placement_churn import LAYER_COUNT, Swarm
 
-LAYER_COUNT = 80
-LAG_ROUNDS_MAX = 2
-RATE_CHANGE = 1.25
 MOVES_PER_EVENT_MAX = 0.25
 TIGHT_MOVES_PER_EVENT_MAX = 6
 TIGHT_ROUNDS_MAX = 100
 BARE_ROUNDS_MAX = 6
 """A layer whose last holder goes waits for the news, and for one or two moves."""
-
-Holdings = dict[PeerId, Resident]
-
-
-class Swarm:
-    """Peers that place themselves by their own, late views."""
-
-    def __init__(self, seed: int, *, room_max: int) -> None:
-        self.rng = random.Random(seed)
-        self.room_max = room_max
-        self.peers: Holdings = {}
-        self.views: deque[Holdings] = deque([{}], maxlen=LAG_ROUNDS_MAX + 1)
-        self.named: deque[Resident | None] = deque(maxlen=LAG_ROUNDS_MAX + 1)
-        """Who should move, by each view."""
-        self.move_count = 0
-
-    @property
-    def room(self) -> int:
-        return sum(len(r.span) for r in self.peers.values())
-
-    @property
-    def uncovered(self) -> int:
-        return sum(all(n not in r.span for r in self.peers.values()) for n in range(LAYER_COUNT))
-
-    def join(self) -> None:
-        peer = PeerId(self.rng.randbytes(32))
-        held = self.rng.choice(self.views).values()
-        capacity = self.rng.randint(1, self.room_max)
-        rates = [r.rate for r in held]
-        span = choose_span(LAYER_COUNT, capacity, [r.span for r in held], rates)
-        rate = 1 / (len(span) * self.rng.lognormvariate(-6.9, 0.5))
-        self.peers[peer] = Resident(peer, span, rate)
-
-    def measure(self) -> None:
-        """Some peers announce a new rate."""
-        for peer in self.rng.sample(sorted(self.peers), len(self.peers) // 20):
-            r = self.peers[peer]
-            self.peers[peer] = replace(r, rate=r.rate * self.rng.uniform(1 / RATE_CHANGE, RATE_CHANGE))
-
-    def leave(self) -> None:
-        del self.peers[self.rng.choice(sorted(self.peers))]
-
-    def round(self) -> int:
-        """Everybody looks, each at its own late view, and moves if it is the one; return how many did."""
-        self.views.append(dict(self.peers))
-        self.named.append(choose_move(LAYER_COUNT, self.peers.values()))
-        moves: Holdings = {}
-        for peer in sorted(self.peers):
-            lag = self.rng.randrange(len(self.named))
-            move, view = self.named[-1 - lag], self.views[-1 - lag]
-            # What a peer holds itself it knows at once: a view in which it holds something else is void.
-            if move and move.peer == peer and view[peer].span == self.peers[peer].span:
-                moves[peer] = replace(self.peers[peer], span=move.span)
-        self.peers |= moves
-        self.move_count += len(moves)
-        return len(moves)
-
-    def settle(self, round_count: int) -> int:
-        """Run rounds without joins and leaves; return the number of moves."""
-        return sum(self.round() for _ in range(round_count))
-
-    def weakest(self) -> float:
-        """The weakest layer's coverage, relative to an even division."""
-        coverage = [
-            sum(r.rate for r in self.peers.values() if layer in r.span) for layer in range(LAYER_COUNT)
-        ]
-        return min(coverage) / (sum(coverage) / LAYER_COUNT)
-
-    def grow_to(self, peer_count: int) -> None:
-        while len(self.peers) < peer_count:
-            self.join()
-            self.views.append(dict(self.peers))
-        self.settle(LAG_ROUNDS_MAX + 1)
 
 
 @pytest.mark.parametrize("room_max", [3, 6, 24])
@@ -107,12 +32,7 @@ def test_churn_costs_few_moves_and_leaves_no_layer_bare(sim_seed: int, room_max:
     swarm.move_count = 0
     event_count = bare_rounds = 0
     for _ in range(100):
-        if swarm.rng.random() < 0.7:
-            event_count += 1
-            if swarm.rng.random() < 200 / (200 + len(swarm.peers)):
-                swarm.join()
-            else:
-                swarm.leave()
+        event_count += swarm.churn(200)
         swarm.measure()
         swarm.round()
         bare_rounds = bare_rounds + 1 if swarm.uncovered else 0
@@ -188,3 +108,19 @@ def test_a_swarm_placed_at_once_stays_as_it_is(sim_seed: int) -> None:
     assert choose_move(LAYER_COUNT, placed) is None
     coverage = [sum(r.rate for r in placed if layer in r.span) for layer in range(LAYER_COUNT)]
     assert min(coverage) >= 0.8 * sum(coverage) / LAYER_COUNT
+
+
+def test_the_experiment_prints_moves_and_coverage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["placement_churn", "--json", "--peers", "60", "--seeds", "2"])
+    placement_churn.main()
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["seed"] == 1
+    assert first != second
+    assert first["moves"] <= first["joins_and_leaves"] * MOVES_PER_EVENT_MAX
+    assert first["moves_after"] <= 3
+    assert 0 < first["weakest_layer_at_the_end"] <= 1
+    monkeypatch.setattr("sys.argv", ["placement_churn", "--peers", "60", "--rounds", "3", "--seeds", "1"])
+    placement_churn.main()
+    assert "weakest" in capsys.readouterr().out

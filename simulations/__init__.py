@@ -1,0 +1,1 @@
+"""Experiments with a seed: parameters in, a table or JSON out."""
