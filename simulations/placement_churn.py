@@ -3,9 +3,9 @@
     python -m simulations.placement_churn [--json] [--peers 200] [--rounds 100] [--room 24] [--seeds 5]
 
 Every peer places itself by the rule that a node follows (`inference/placement.py`), by a view that is up to
-two rounds old, so sometimes two move at once. In seven of ten rounds a peer joins or leaves; meanwhile the rates
-that peers announce change as well. Coverage of a layer is the sum of its holders' rates, relative to an even
-division.
+two rounds old, so sometimes two move at once. In seven of ten rounds a peer joins or leaves; meanwhile the
+rates that peers announce change as well. Coverage of a layer is the sum of its holders' rates, relative to an
+even division.
 """
 
 from __future__ import annotations

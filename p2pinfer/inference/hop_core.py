@@ -408,11 +408,15 @@ class HopCore:
         )
         decode: list[_Work] = []
         rest: list[list[_Work]] = []
+        run_room = self._config.prefill_positions_max
         for name in chosen:
             session = self._sessions.get(name)
             if session is None:
                 continue
-            run = session.engine_inputs(self._served.span, self._config.run_count_max)
+            # Runs of all sessions together wait for no more than prompts do.
+            run_count_max = max(1, min(self._config.run_count_max, run_room))
+            run = session.engine_inputs(self._served.span, run_count_max)
+            run_room -= len(run) if len(run) > 1 else 0
             session.computing = len(run)
             items = [_Work(session, work, is_alone=len(run) == 1) for work in run]
             if len(run) == 1 and run[0].row_count == 1:

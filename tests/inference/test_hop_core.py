@@ -387,6 +387,18 @@ def test_the_decode_steps_of_an_iteration_do_not_wait_for_its_prompts() -> None:
     assert core.statistics()["waiting_steps"] == 1
 
 
+def test_replays_of_several_sessions_take_no_more_of_an_iteration_than_prompts_may() -> None:
+    core = hop(run_count_max=4, prefill_positions_max=6)
+    names = [SessionId(letter * 16) for letter in (b"a", b"b", b"c")]
+    core.hold()
+    for name in names:
+        core.receive(ENTRY, replace(place(), session=name), 0.0)
+        for number in range(5):
+            core.receive(A, replace(step(number), session=name), 1.0)
+    batches = [effect.batch for effect in core.release(1.0) if isinstance(effect, Compute)]
+    assert sorted(len(batch) for batch in batches) == [1, 2, 4]
+
+
 def test_ten_thousand_abandoned_sessions_leave_nothing_behind() -> None:
     core = hop(memory_size_bytes_max=50 * 200, session_count_max=100)
     caches: set[SessionId] = set()
