@@ -20,7 +20,8 @@ class SilentAnswer:
     summary: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it
 
     async def events(self) -> AsyncIterator[Any]:
-        for event in ():
+        nothing: tuple[Any, ...] = ()
+        for event in nothing:
             yield event
 
     async def aclose(self) -> None:

@@ -176,7 +176,10 @@ MUTANTS = (
         "return []",
     ),
     Mutant(
-        "the hop says when it ends", _ENTRY, "            if is_final:\n", "            if token_now.final:\n"
+        "the hop says when it ends",
+        _ENTRY,
+        "            if generation.is_final(token_now):\n",
+        "            if token_now.final:\n",
     ),
     Mutant(
         "a lost cache is not seen", _ENTRY, "generation.phase is Phase.PROBING and has_lost_cache", "False"
