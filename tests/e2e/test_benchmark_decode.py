@@ -17,7 +17,7 @@ from tests.e2e.conftest import TINY, TINY_LAYER_COUNT
 
 pytestmark = pytest.mark.e2e
 
-NUMPY = {"engine": "numpy"}
+NUMPY = {"engine": "numpy", "threads": 1}
 QUESTIONS = Questions(
     short=(70, 71, 72), long=tuple(range(60, 200)), together=((80, 81), (82, 83), (84, 85)), token_count=12
 )
