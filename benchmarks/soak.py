@@ -110,7 +110,7 @@ async def measure(plan: Plan) -> dict[str, Any]:
         trouble.join_all(spans * (plan.holders - 1))
         await wait_for_holders(swarm, len(spans) * plan.holders)
         tally = await _soak(plan, trouble, cases, logs)
-        crashed = trouble.crashed()
+        crashed = trouble.crashed(steady=swarm.nodes[: len(spans)])
         left = await _sessions_left(swarm, list(logs))
     health = {"crashed": crashed, "sessions_left": left}
     return _result(plan, tally, trouble.counts, list(logs.values()), health)
@@ -154,7 +154,7 @@ async def _sessions_left(swarm: LocalSwarm, pids: Sequence[int]) -> int:
     """Ask the processes that were left alone how many sessions they still hold, once all are over."""
     left = 0
     for node in swarm.nodes:
-        if node.pid in pids:
+        if node.pid in pids and node.is_running:  # one that ended is told as crashed
             async with connect(node.directory) as client:
                 with trio.move_on_after(CLOSE_TIMEOUT_S):
                     while (await client.status())["sessions"]:

@@ -61,11 +61,13 @@ class Trouble:
         await trio.sleep(self.rng.uniform(*AWAY_S))
         self.join(node.span)
 
-    def crashed(self) -> list[str]:
-        """The nodes that ended by themselves, with their last words: no signal of ours does that."""
-        ended = [(node, node.process.poll() or 0) for node in self.swarm.nodes]
+    def crashed(self, steady: Sequence[LocalNode]) -> list[str]:
+        """The nodes that ended by themselves, with their last words; the steady get no signal of ours."""
+        ended = [(node, code) for node in self.swarm.nodes if (code := node.process.poll()) is not None]
         return [
-            f"{node.name} ended with code {code}: {node.last_words()}" for node, code in ended if code > 0
+            f"{node.name} ended with code {code}: {node.last_words()}"
+            for node, code in ended
+            if code > 0 or node in steady
         ]
 
     def join(self, span: Span) -> None:
