@@ -62,10 +62,13 @@ class Trouble:
         self.join(node.span)
 
     def crashed(self, steady: Sequence[LocalNode]) -> list[str]:
-        """The nodes that ended by themselves, with their last words; the steady get no signal of ours."""
+        """The nodes that ended by themselves, with their last words and the traceback that they left.
+
+        The steady get no signal of ours.
+        """
         ended = [(node, code) for node in self.swarm.nodes if (code := node.process.poll()) is not None]
         return [
-            f"{node.name} ended with code {code}: {node.last_words()}"
+            f"{node.name} ended with code {code}: {node.last_words()}\n{node.traceback()}".rstrip()
             for node, code in ended
             if code > 0 or node in steady
         ]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from p2pinfer.cli.failures import run_command
+from p2pinfer.cli.failures import CRASH_FILE, kept_traceback, run_command
 from p2pinfer.cli.serve import chosen_settings, make_parser, serve, start_logging
 from p2pinfer.config import load_config
 
@@ -28,7 +28,8 @@ def _run(args: argparse.Namespace) -> int:
 
     from p2pinfer.runtime.peer import open_peer
 
-    trio.run(serve, open_peer, config)
+    with kept_traceback(config.data_dir / CRASH_FILE):
+        trio.run(serve, open_peer, config)
     return 0
 
 

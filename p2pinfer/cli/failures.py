@@ -8,12 +8,29 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 
-from p2pinfer.errors import P2PInferError
+from p2pinfer.errors import P2PInferError, StorageError
+from p2pinfer.files import replace_file
 
-__all__ = ["FAILED", "INTERRUPTED", "PIPE_CLOSED", "USED_WRONGLY", "describe", "one_line", "run_command"]
+__all__ = [
+    "CRASH_FILE",
+    "FAILED",
+    "INTERRUPTED",
+    "PIPE_CLOSED",
+    "USED_WRONGLY",
+    "describe",
+    "kept_traceback",
+    "one_line",
+    "run_command",
+]
+
+CRASH_FILE = "crash.txt"
+"""In a node's data directory: the traceback of the bug that ended it last."""
 
 FAILED = 1
 USED_WRONGLY = 2
@@ -59,16 +76,40 @@ def run_command(command: Callable[[], int], *, debug: bool) -> int:
 def _code_of(error: BaseException) -> int:
     """Report an expected error; raise it again if it is none, for the hook below."""
     causes = list(_leaves(error))
-    if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+    if _is_interrupt(causes):
         return INTERRUPTED
     if any(isinstance(cause, BrokenPipeError) for cause in causes):
         # The interpreter flushes stdout once more at exit: give it something that takes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    if not all(isinstance(cause, P2PInferError | OSError) for cause in causes):
+    if not _are_expected(causes):
         raise error
     print(f"p2pinfer: {describe(causes[0])}", file=sys.stderr)
     return FAILED
+
+
+@contextmanager
+def kept_traceback(path: Path) -> Iterator[None]:
+    """Write an unexpected error to a file: what ran for months cannot be run again to see its traceback."""
+    try:
+        yield
+    except (Exception, BaseExceptionGroup) as error:
+        causes = list(_leaves(error))
+        if not (_is_interrupt(causes) or _are_expected(causes)):
+            try:
+                replace_file(path, "".join(traceback.format_exception(error)).encode())
+                error.add_note(f"report it with its traceback, which is in {path}")
+            except StorageError:
+                pass  # the disk may be what is wrong; the error itself is told all the same
+        raise
+
+
+def _is_interrupt(causes: list[BaseException]) -> bool:
+    return any(isinstance(cause, KeyboardInterrupt) for cause in causes)
+
+
+def _are_expected(causes: list[BaseException]) -> bool:
+    return all(isinstance(cause, P2PInferError | OSError) for cause in causes)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -83,8 +124,9 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 def _report_bug(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
     """Show an unexpected exception in one line: the interpreter's hook, called when nobody caught it."""
     cause = next(_leaves(error))
+    notes = getattr(error, "__notes__", None)
+    remedy = notes[-1] if notes else "run the command again with --debug and report what it shows"
     print(
-        f"p2pinfer: unexpected {type(cause).__name__}: {one_line(str(cause))}; this is a bug: "
-        "run the command again with --debug and report what it shows",
+        f"p2pinfer: unexpected {type(cause).__name__}: {one_line(str(cause))}; this is a bug: {remedy}",
         file=sys.stderr,
     )

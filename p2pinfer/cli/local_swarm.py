@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from p2pinfer.cli.failures import CRASH_FILE
 from p2pinfer.errors import UnavailableError
 from p2pinfer.ids import Endpoint, Span
 
@@ -66,11 +67,18 @@ class LocalNode:
 
     def last_words(self) -> str:
         """The last line of what it logged."""
+        lines = self._text_of("log").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def traceback(self) -> str:
+        """Of the bug that ended it; empty if none did."""
+        return self._text_of(CRASH_FILE)
+
+    def _text_of(self, name: str) -> str:
         try:
-            lines = (self.directory / "log").read_text(errors="replace").strip().splitlines()
+            return (self.directory / name).read_text(errors="replace")
         except OSError:
             return ""
-        return lines[-1] if lines else ""
 
 
 @dataclass(slots=True)

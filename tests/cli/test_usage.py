@@ -14,7 +14,7 @@ import pytest
 from p2pinfer import node as node_program
 from p2pinfer.cli import app, serve
 from p2pinfer.cli.arguments import duration_s
-from p2pinfer.cli.failures import describe, run_command
+from p2pinfer.cli.failures import describe, kept_traceback, run_command
 from p2pinfer.errors import ConfigError
 
 
@@ -183,3 +183,33 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_node_keeps_the_traceback_of_the_bug_that_ended_it(tmp_path: Path) -> None:
+    path = tmp_path / "crash.txt"
+    program = (
+        "from pathlib import Path; from p2pinfer.cli.failures import kept_traceback, run_command\n"
+        "def forgetful():\n"
+        f"    with kept_traceback(Path({str(path)!r})): raise ExceptionGroup('nursery', [KeyError('k')])\n"
+        "run_command(forgetful, debug=False)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.count("\n") == 1
+    assert "unexpected KeyError: 'k'; this is a bug" in done.stderr
+    assert str(path) in done.stderr
+    assert "in forgetful" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "error", [ConfigError("x"), KeyboardInterrupt(), ExceptionGroup("", [OSError(28, "full")])]
+)
+def test_an_expected_end_leaves_no_traceback(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)), kept_traceback(tmp_path / "crash.txt"):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_does_not_hide_the_bug(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KeyError), kept_traceback(tmp_path / "file" / "crash.txt"):
+        raise KeyError("k")
