@@ -96,9 +96,12 @@ class TlsStream:
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool) -> None:
         sock.setblocking(False)
         if sock.family != getattr(socket, "AF_UNIX", None):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if _TCP_NOTSENT_LOWAT is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_SIZE_BYTES)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if _TCP_NOTSENT_LOWAT is not None:
+                    sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_SIZE_BYTES)
+            except OSError:
+                pass  # the other end has reset it already, which macOS says here: the handshake will say so
         self._socket = sock
         self._arriving = ssl.MemoryBIO()
         self._leaving = ssl.MemoryBIO()

@@ -20,7 +20,6 @@ import trio
 
 from p2pinfer.effects import Compute, DropCache, EngineEffect, ExtendCache, OpenCache
 from p2pinfer.engine.api import Engine
-from p2pinfer.errors import P2PInferError
 from p2pinfer.work import EngineInput, EngineOutput
 
 __all__ = ["Worker"]
@@ -126,6 +125,6 @@ class Worker:
                 self._engine.extend_cache(effect.session, effect.positions_max)
             else:
                 self._engine.drop_cache(effect.session)
-        except (P2PInferError, MemoryError, ValueError, RuntimeError):
+        except Exception:  # noqa: BLE001 -- as for a batch: this thread is the only one, and must live on
             self._counts["errors"] += 1
             _log.exception("the engine refused %s", effect)

@@ -36,6 +36,8 @@ class RecordingEngine:
         self._note(f"open {positions_max}")
         if positions_max == 13:
             raise LocalProtocolError("the session has a cache already")
+        if positions_max == 14:
+            raise OSError(12, "Cannot allocate memory")
 
     def extend_cache(self, session: SessionId, positions_max: int) -> None:
         self._note(f"extend {positions_max}")
@@ -115,9 +117,10 @@ async def test_an_engine_that_fails_gives_every_input_of_the_batch_its_error(bas
     assert run.worker.statistics()["errors"] == 1
 
 
-async def test_a_cache_that_cannot_be_opened_does_not_end_the_worker() -> None:
+@pytest.mark.parametrize("positions_max", [13, 14])
+async def test_a_cache_that_cannot_be_opened_does_not_end_the_worker(positions_max: int) -> None:
     async with running() as run:
-        run.worker.submit(OpenCache(SESSION, 13))
+        run.worker.submit(OpenCache(SESSION, positions_max))
         run.worker.submit(batch(1))
         await run.wait(1)
         assert run.worker.statistics() == {"batches": 1, "inputs": 1, "errors": 1, "waiting": 0}
