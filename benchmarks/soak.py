@@ -59,8 +59,11 @@ class Plan:
     """At once."""
     cases: int = 24
     token_count_max: int = 64
-    settings: Mapping[str, object] = field(default_factory=lambda: {"reuse": "prompts", "threads": 1})
-    """What every node is told beside its place."""
+    settings: Mapping[str, object] = field(
+        default_factory=lambda: {"reuse": "prompts", "threads": 1, "cache_size_bytes_max": "128MiB"}
+    )
+    """What every node is told beside its place. The caches of ended sessions fill their budget in the first
+    minutes: what is judged is whether anything grows beyond that."""
 
 
 def main() -> int:
