@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ from p2pinfer.swim.news import MemberDead, MemberJoined, MemberLeft, MemberUpdat
 from p2pinfer.wire.messages import dht as dht_messages
 from p2pinfer.wire.messages import inference as inference_messages
 from p2pinfer.wire.messages import swim as swim_messages
-from p2pinfer.wire.messages.records import Holding, Sign
+from p2pinfer.wire.messages.records import Holding, PeerRecord, Sign
 from p2pinfer.work import EngineOutput
 
 __all__ = ["PeerConfig", "PeerCore"]
@@ -98,6 +98,27 @@ class PeerCore:
     def set_name(self, name: str, now: float) -> list[Effect]:
         """Tell the swarm what people call this peer."""
         return self._carry(self.swim.set_name(name, now), now)
+
+    def screen(self, admit: Callable[[PeerRecord], bool] | None) -> None:
+        """Ask an application from now on before a peer that is not known yet becomes a member here."""
+        self.swim.screen(admit)
+
+    def set_metadata(self, data: bytes, now: float) -> list[Effect]:
+        """Say more of this peer than its record holds.
+
+        Raises:
+            LocalProtocolError: It is too large.
+        """
+        return self._carry(self.swim.set_metadata(data, now), now)
+
+    def read_metadata(self, peer: PeerId, now: float) -> list[Effect]:
+        """Have told what a member says beyond its record.
+
+        Raises:
+            PeerUnreachable: It is no live member.
+            Overloaded: Too many such questions are open.
+        """
+        return self._carry(self.swim.read_metadata(peer, now), now)
 
     def leave(self, now: float) -> list[Effect]:
         """Tell the swarm, and the entry peers of open sessions, that this peer goes."""

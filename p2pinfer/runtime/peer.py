@@ -46,9 +46,11 @@ from p2pinfer.runtime.placing import Placer
 from p2pinfer.runtime.progress import Activity, OnProgress, Phase
 from p2pinfer.runtime.serving import load_own_span
 from p2pinfer.runtime.sockets import Sockets, open_sockets
-from p2pinfer.runtime.status import describe_holding, peer_status
+from p2pinfer.runtime.status import peer_status
+from p2pinfer.runtime.swarm import Swarm
 from p2pinfer.runtime.way_back import WayBack
-from p2pinfer.swim.news import Joined, MemberDead, MemberJoined, MemberLeft
+from p2pinfer.swim.membership import Admit
+from p2pinfer.swim.news import Joined, MemberJoined
 from p2pinfer.wire.messages.client import ChatMessage, GenerateRequest
 from p2pinfer.wire.messages.inference import Sampling
 
@@ -81,6 +83,8 @@ class Peer:
         parts.streams.handlers.update(client_handlers(self))
         self.groups = Groups(parts, nursery, self.serve)
         """Computing one span together with other peers: `runtime/groups.py`."""
+        self.swarm = Swarm(parts.driver, parts.core)
+        """Who is in the swarm, and what they say: `runtime/swarm.py`."""
 
     # --- for applications ---------------------------------------------------------------------
 
@@ -266,26 +270,17 @@ class Peer:
     # --- what the core says -------------------------------------------------------------------
 
     def _handle(self, effect: Deliver | Notify | Misbehaved) -> None:
+        if isinstance(effect, Notify):
+            self.swarm.heard(effect.news)
         match effect:
             case Deliver(
                 item=SessionOpened() | PromptRead() | Sampled() | Recovered() | GenerationFailed() as item
             ):
                 self._hand_over(item)
-            case Notify(news=Joined(member_count=count)):
-                _log.info("joined the swarm: %d members", count)
+            case Notify(news=Joined()):
                 self._joined.set()
-            case Notify(news=MemberJoined(record=record)):
+            case Notify(news=MemberJoined()):
                 self._way_back.changed()
-                _log.info(
-                    "peer %s came: %s %s",
-                    record.owner.short,
-                    record.endpoint,
-                    describe_holding(record.holding),
-                )
-            case Notify(news=MemberDead(peer=peer)):
-                _log.info("peer %s is dead", peer.short)
-            case Notify(news=MemberLeft(peer=peer)):
-                _log.info("peer %s left", peer.short)
 
     def _hand_over(self, item: News) -> None:
         channel = self._news.get(item.session)
@@ -340,13 +335,18 @@ class Peer:
 
 @asynccontextmanager
 async def open_peer(
-    config: NodeConfig | None = None, *, on_progress: OnProgress | None = None, **settings: Any
+    config: NodeConfig | None = None,
+    *,
+    on_progress: OnProgress | None = None,
+    admit: Admit | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Peer]:
     """Start a peer: join or found a swarm, load its layers, serve. Leaving the block leaves the swarm.
 
     Args:
         config: The settings of a node, as the node program has them.
         on_progress: Told how far the start is: pulling the model, loading layers. Must not wait.
+        admit: Asked before a peer that is not known yet becomes a member here; must not wait.
         settings: The same by name, where no config is given: `model="smollm2:135m", join=[invite]`.
 
     Raises:
@@ -368,7 +368,9 @@ async def open_peer(
             tasks = await nursery.start(hold_tasks)
             try:
                 await trio.lowlevel.checkpoint_if_cancelled()
-                peer = Peer(compose(config, home, clock, disk, sockets), tasks, Activity(on_progress))
+                parts = compose(config, home, clock, disk, sockets)
+                parts.core.screen(admit)
+                peer = Peer(parts, tasks, Activity(on_progress))
                 async with _running(peer, sockets, tasks):
                     yield peer
             finally:

@@ -34,6 +34,16 @@ class SwimConfig:
     there. 2 to 20. Lifeguard IV-B; memberlist LAN."""
     suspicion_max_factor: float = 6.0
     """The longest suspicion, as a multiple of the shortest. 1 to 20. Lifeguard IV-B (beta); memberlist."""
+    health_max: int = 8
+    """How many times longer than configured probes of a peer become that finds itself slow; 0 and 1 never. 0
+    to 32. Lifeguard IV-A (S = 8); memberlist."""
+    stream_fraction: float = 0.5
+    """Where neither the target nor a helper was heard, the target is asked over a stream after this part of
+    the time between `probe_timeout_s` and the interval's end. 0 to 1; at 1 never. memberlist asks at once,
+    which in a lossy network opens a connection in every fifth period."""
+    lifeguard: bool = True
+    """Whether slowness of this peer's own is considered: the multiplier, suspicions that shorten with
+    confirmations, telling a suspect first, and blaming nobody after a stop. Off for comparisons alone."""
     gossip_interval_s: float = 0.2
     """Between two rounds of gossip while there is news, seconds. 0.01 to 10. memberlist LAN."""
     gossip_count: int = 3
@@ -165,6 +175,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "nack_fraction": (0.1, 1),
     "suspicion_factor": (2, 20),
     "suspicion_max_factor": (1, 20),
+    "health_max": (0, 32),
+    "stream_fraction": (0, 1),
+    "lifeguard": (0, 1),
     "gossip_interval_s": (0.01, 10),
     "gossip_count": (1, 16),
     "retransmit_factor": (1, 20),

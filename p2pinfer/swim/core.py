@@ -23,27 +23,33 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from p2pinfer.effects import Effect, Message, Notify, Send
+from p2pinfer.errors import PeerUnreachable
 from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.swim.config import SwimConfig, stretch
-from p2pinfer.swim.dissemination import retransmit_limit
+from p2pinfer.swim.detector import FailureDetector
+from p2pinfer.swim.exchange import Exchange
 from p2pinfer.swim.joining import JoinTargets
 from p2pinfer.swim.member import MemberState, MemberView
 from p2pinfer.swim.members import MemberTable
-from p2pinfer.swim.membership import Membership
-from p2pinfer.swim.news import Joined, JoinFailed, MemberJoined, RoundTrip
+from p2pinfer.swim.membership import Admit, Membership
+from p2pinfer.swim.metadata import MetadataBook, digest_of
+from p2pinfer.swim.news import Joined, JoinFailed, MemberJoined, MetadataRead
 from p2pinfer.swim.own import OwnRecord, first_record
-from p2pinfer.swim.probe import Errand, Probe, Prober
 from p2pinfer.wire.messages.records import Holding, PeerRecord, Sign
 from p2pinfer.wire.messages.swim import (
-    Accusation,
     Ack,
     Gossip,
     IndirectAck,
+    MetadataReply,
+    MetadataRequest,
     Nack,
     Ping,
     PingRequest,
     StateReply,
     StateRequest,
+    StateRest,
+    StreamAck,
+    StreamPing,
 )
 
 __all__ = ["SwimCore"]
@@ -80,11 +86,12 @@ class SwimCore:
         self._config = config
         self._rng = rng
         self._members = Membership(own, config, MemberTable(config.member_count_max, rng), sign)
-        self._prober = Prober(config, rng.getrandbits(32))
+        self._detector = FailureDetector(self._members, config, rng.getrandbits(32))
+        self._exchange = Exchange(self._members, config)
         self._targets = JoinTargets(config, rng)
+        self._metadata = MetadataBook()
         self._called_at = now
         self._has_joined = False
-        self._replies_left = config.sync_reply_count_max
         self._may_ask_stranger = True
         self._timers: dict[_Timer, float] = {}
         self._work: tuple[tuple[_Timer, Callable[[float], list[Effect]]], ...] = (
@@ -114,7 +121,7 @@ class SwimCore:
         """Say goodbye. Afterwards run the core until `has_left`, so that the word gets around."""
         self._members.own.set_leaving(True, now)
         self._members.fall_silent()
-        self._prober.abandon()
+        self._detector.forget_probes()
         self._targets.settle()
         for timer in (_Timer.PROBE, _Timer.SYNC, _Timer.ANNOUNCE, _Timer.SWEEP):
             self._timers.pop(timer, None)
@@ -130,10 +137,34 @@ class SwimCore:
         self._members.own.set_name(name, now)
         return self.tick(now)
 
+    def set_metadata(self, data: bytes, now: float) -> list[Effect]:
+        """Say more of this peer than a record holds, at most 64 KiB; others read it with `read_metadata`.
+
+        Raises:
+            LocalProtocolError: It is too large.
+        """
+        self._metadata.set_own(data)
+        self._members.own.set_metadata_digest(digest_of(data), now)
+        return self.tick(now)
+
+    def read_metadata(self, peer: PeerId, now: float) -> list[Effect]:
+        """Have told what a member says beyond its record: `MetadataRead`, or `MetadataFailed`.
+
+        Raises:
+            PeerUnreachable: It is no live member.
+            Overloaded: Too many such questions are open.
+        """
+        if peer == self._id:
+            return [Notify(MetadataRead(peer, self._metadata.own))]
+        member = self._members.table.active(peer)
+        if member is None:
+            raise PeerUnreachable(f"{peer.short} is no live member of the swarm")
+        return self._metadata.read(member.record, now)
+
     def suspect(self, peer: PeerId, now: float) -> list[Effect]:
         """Another part of this peer saw a connection to `peer` break: probe it now, whoever's turn it is."""
         self._notice_lag(now)
-        return self._probe(peer, now)
+        return self._detector.probe(peer, now)
 
     def merge_hint(self, contacts: Sequence[Contact], now: float) -> list[Effect]:
         """Contacts that may be members, from the DHT or a cache: a few unknown ones are asked."""
@@ -150,8 +181,12 @@ class SwimCore:
             if contact.peer is None:
                 self._targets.add(contact.endpoint, now)
             else:
-                effects += self._ping_stranger(contact, now)
+                effects += self._detector.ping_stranger(contact, now)
         return effects + self.tick(now)
+
+    def screen(self, admit: Admit | None) -> None:
+        """Ask an application from now on before a peer that is not known yet becomes a member here."""
+        self._members.admit = admit
 
     # ------------------------------------------------------------------ queries
 
@@ -178,7 +213,7 @@ class SwimCore:
         return tuple(view.record for view in self.members() if view.state.is_active)
 
     def statistics(self) -> Mapping[str, Any]:
-        """Counters by name, and gauges: `members_*` by state, `queue_count`, `errand_count`."""
+        """Counters by name, and gauges: `members_*` by state, `*_count`, `health_score`, `incarnation`."""
         counts = {f"members_{state.name.lower()}": 0 for state in MemberState}
         for _, member in self._members.table:
             counts[f"members_{member.state.name.lower()}"] += 1
@@ -186,7 +221,8 @@ class SwimCore:
             **self._members.counters,
             **counts,
             "queue_count": len(self._members.queue),
-            "errand_count": self._prober.errand_count,
+            "errand_count": self._detector.errand_count,
+            "health_score": self._detector.health_score,
             "incarnation": self.record.incarnation,
         }
 
@@ -207,9 +243,8 @@ class SwimCore:
         ]
         if self._members.queue or self._members.to_warn:
             times.append(timers[_Timer.GOSSIP])
-        for other in (self._members.deadline, self._prober.deadline, self._targets.deadline):
-            if other is not None:
-                times.append(other)
+        parts = (self._members, self._detector, self._targets, self._metadata)
+        times += [at for part in parts if (at := part.deadline) is not None]
         return min(times)
 
     def tick(self, now: float) -> list[Effect]:
@@ -218,9 +253,10 @@ class SwimCore:
         self._maybe_renew(now)
         effects: list[Effect] = []
         if not self._members.own.is_leaving:
-            effects += self._finish_probes(now)
+            effects += self._detector.tick(now)
             effects += self._members.expire(now)
             effects += self._try_targets(now)
+            effects += self._metadata.tick(now)
         for timer, work in self._work:
             if self._timers.get(timer, math.inf) <= now:
                 effects += work(now)
@@ -234,19 +270,21 @@ class SwimCore:
         self._notice_lag(now)
         if self._members.own.is_leaving:
             return self._answer_while_leaving(sender, message)
-        incarnation = self.record.incarnation
+        incarnation, refutation_count = self.record.incarnation, self._members.counters["refutations"]
         effects = self._handle(sender, message, now)
+        if self._members.counters["refutations"] > refutation_count:
+            self._detector.was_accused()
         self._maybe_renew(now)
         if self.record.incarnation != incarnation and isinstance(message, Ack | Gossip):
             # The sender had us wrong: tell it at once, it may be on the far side of a healed partition.
-            effects.append(Send(sender, self._pack(sender.peer, self.record)))
+            effects.append(Send(sender, self._members.pack(sender.peer, self.record)))
         return effects
 
     def disconnected(self, contact: Contact, now: float) -> list[Effect]:
         """A stream could not be opened or broke: a join target is tried later, a member probed at once."""
         self._notice_lag(now)
         if contact.peer is not None and self._members.table.active(contact.peer) is not None:
-            return self._probe(contact.peer, now)
+            return self._metadata.lost(contact.peer) + self._detector.probe(contact.peer, now)
         if self._targets.on_failure(contact.endpoint, now):
             return [Notify(JoinFailed(contact.endpoint, "nobody answers there"))]
         return []
@@ -262,19 +300,25 @@ class SwimCore:
             case Gossip():
                 return self._merge_gossip(message, now)
             case PingRequest():
-                return self._on_ping_request(sender, message, now)
+                return self._detector.on_ping_request(message, sender, now)
             case IndirectAck():
-                if self._prober.on_indirect_ack(message.sequence, sender.peer) is None:
-                    self._count("acks_late")
-                return []
+                return self._detector.on_indirect_ack(message, sender)
             case Nack():
-                if not self._prober.on_nack(message.sequence, sender.peer):
-                    self._count("acks_late")
-                return []
+                return self._detector.on_nack(message, sender)
+            case StreamPing():
+                return [Send(sender, StreamAck(sequence=message.sequence))]
+            case StreamAck():
+                return self._detector.on_stream_ack(message, sender)
             case StateRequest():
-                return self._on_state_request(sender, message, now)
+                return self._exchange.on_request(sender, message, now)
             case StateReply():
                 return self._on_state_reply(sender, message, now)
+            case StateRest():
+                return self._exchange.on_rest(message, now)
+            case MetadataRequest():
+                return self._metadata.on_request(sender, message)
+            case MetadataReply():
+                return self._metadata.on_reply(sender, message)
             case _:
                 self._count("messages_ignored")
                 return []
@@ -283,57 +327,28 @@ class SwimCore:
         """Nothing is learnt or passed on any more, but nobody shall suspect this peer meanwhile."""
         if not isinstance(message, Ping):
             return []
-        return [Send(sender, Ack(sequence=message.sequence, gossip=self._pack(sender.peer)))]
+        return [Send(sender, Ack(sequence=message.sequence, gossip=self._members.pack(sender.peer)))]
 
     def _on_ping(self, sender: Contact, ping: Ping, now: float) -> list[Effect]:
         effects = self._merge_gossip(ping.gossip, now)
         self._maybe_renew(now)  # a refutation belongs into this very answer
-        effects.append(Send(sender, Ack(sequence=ping.sequence, gossip=self._pack(sender.peer))))
+        effects.append(Send(sender, Ack(sequence=ping.sequence, gossip=self._members.pack(sender.peer))))
         stranger = sender.peer is not None and self._members.table.get(sender.peer) is None
         if stranger and self._may_ask_stranger:
             self._may_ask_stranger = False  # one in a period: it knows us, so we should know it
-            effects.append(self._request_state(sender, now))
+            effects.append(self._exchange.request(sender, now))
         return effects
 
     def _on_ack(self, sender: Contact, ack: Ack, now: float) -> list[Effect]:
         effects = self._merge_gossip(ack.gossip, now)
-        answered = self._prober.on_ack(ack.sequence, sender.peer)
-        if isinstance(answered, Probe):
-            if sender.peer is not None and answered.blames:
-                effects.append(Notify(RoundTrip(sender.peer, now - answered.started)))
-            elif not answered.blames:  # back from the dead, or never met: it may know many that we do not
-                effects.append(self._request_state(sender, now))
-        elif isinstance(answered, Errand):
-            answer = IndirectAck(sequence=answered.requester_sequence)
-            effects.append(Send(answered.requester, answer))
-        else:
-            self._count("acks_late")
-        return effects
-
-    def _on_ping_request(self, sender: Contact, request: PingRequest, now: float) -> list[Effect]:
-        member = self._members.table.get(request.target)
-        errand = None
-        if member is not None:
-            errand = self._prober.begin_errand(sender, request.sequence, request.target, now)
-        if member is None or errand is None:
-            self._count("errands_refused")
-            return [Send(sender, Nack(sequence=request.sequence))]
-        ping = Ping(sequence=errand, gossip=self._pack(request.target))
-        return [Send(member.record.contact, ping)]
-
-    def _on_state_request(self, sender: Contact, request: StateRequest, now: float) -> list[Effect]:
-        effects = self._members.merge_state(request.records, request.accusations, now)
-        self._maybe_renew(now)
-        if self._replies_left <= 0:
-            self._count("sync_refused")
-            return effects
-        self._replies_left -= 1
-        records, accusations = self._members.state(now)
-        effects.append(Send(sender, StateReply(records=records, accusations=accusations)))
+        follows, is_asked = self._detector.on_ack(ack, sender, now)
+        effects += follows
+        if is_asked:
+            effects.append(self._exchange.request(sender, now))
         return effects
 
     def _on_state_reply(self, sender: Contact, reply: StateReply, now: float) -> list[Effect]:
-        effects = self._members.merge_state(reply.records, reply.accusations, now)
+        effects = self._exchange.on_reply(sender, reply, now)
         self._targets.settle()
         if any(isinstance(each, Notify) and isinstance(each.news, MemberJoined) for each in effects):
             # Where gossip missed a member, as when many join at once, it missed more: ask again soon.
@@ -356,11 +371,11 @@ class SwimCore:
     # ------------------------------------------------------------------ regular work
 
     def _begin_period(self, now: float) -> list[Effect]:
-        self._timers[_Timer.PROBE] = now + self._config.probe_interval_s
-        self._replies_left = self._config.sync_reply_count_max
+        self._timers[_Timer.PROBE] = now + self._detector.period_s
+        self._exchange.begin_period()
         self._may_ask_stranger = True
         target = self._members.table.next_to_probe()
-        return [] if target is None else self._probe(target, now)
+        return [] if target is None else self._detector.probe(target, now)
 
     def _gossip(self, now: float) -> list[Effect]:
         if not self._members.queue and not self._members.to_warn:
@@ -368,11 +383,14 @@ class SwimCore:
         self._timers[_Timer.GOSSIP] = now + self._config.gossip_interval_s
         effects: list[Effect] = []
         for peer in list(self._members.to_warn)[:_WARNINGS_PER_ROUND_COUNT]:
-            del self._members.to_warn[peer]
-            effects += self._probe(peer, now)
+            warning = self._members.to_warn.pop(peer)
+            if self._members.table.active(peer) is not None:
+                effects += self._detector.probe(peer, now)
+            else:
+                effects += self._detector.ping_stranger(warning.contact, now, warning.word)
         for peer in self._members.table.choose_active(self._config.gossip_count):
             if self._members.queue:
-                effects.append(self._send(peer, self._pack(peer)))
+                effects.append(self._send(peer, self._members.pack(peer)))
         if self._members.table.active_count == 0:
             self._members.queue.clear()  # nobody to tell; a join exchanges everything
         return effects
@@ -381,7 +399,7 @@ class SwimCore:
         interval_s = self._config.sync_interval_s * stretch(self._members.member_count)
         self._timers[_Timer.SYNC] = now + interval_s * self._rng.uniform(0.75, 1.25)
         return [
-            self._request_state(member.record.contact, now)
+            self._exchange.request(member.record.contact, now)
             for peer in self._members.table.choose_active(1)
             if (member := self._members.table.get(peer)) is not None
         ]
@@ -392,53 +410,18 @@ class SwimCore:
         for peer in self._members.table.choose_dead(self._config.announce_count):
             member = self._members.table.get(peer)
             if member is not None:
-                effects += self._ping_stranger(member.record.contact, now)
+                effects += self._detector.ping_stranger(member.record.contact, now)
         if self._members.table.active_count == 0:
             self._targets.wake_all(now)
             return effects + self._try_targets(now)
         endpoint = self._targets.choose_sleeping(self._members.active_endpoints())
         if endpoint is not None:
-            effects.append(self._request_state(Contact(None, endpoint), now))
+            effects.append(self._exchange.request(Contact(None, endpoint), now))
         return effects
 
     def _sweep(self, now: float) -> list[Effect]:
         self._timers[_Timer.SWEEP] = now + self._sweep_interval_s
         return self._members.sweep(now)
-
-    # ------------------------------------------------------------------ probes
-
-    def _probe(self, peer: PeerId, now: float) -> list[Effect]:
-        member = self._members.table.active(peer)
-        if member is None:
-            return []
-        probe = self._prober.begin(member.record.contact, member.record.incarnation, now)
-        if probe is None:
-            return []
-        return [Send(probe.target, Ping(sequence=probe.sequence, gossip=self._pack(peer)))]
-
-    def _ping_stranger(self, contact: Contact, now: float) -> list[Effect]:
-        """Ping whoever is no active member: silence means nothing, an answer begins a state exchange."""
-        probe = self._prober.begin(contact, 0, now, blames=False)
-        if probe is None:
-            return []
-        return [Send(contact, Ping(sequence=probe.sequence, gossip=self._pack(contact.peer, self.record)))]
-
-    def _finish_probes(self, now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        for probe in self._prober.due_for_helpers(now):
-            probe.helpers = self._members.table.choose_active(
-                self._config.helper_count, but=probe.target.peer
-            )
-            if probe.target.peer is not None:
-                request = PingRequest(sequence=probe.sequence, target=probe.target.peer)
-                effects += [self._send(helper, request) for helper in probe.helpers]
-        for probe in self._prober.take_failed(now):
-            if probe.blames and probe.target.peer is not None:
-                self._count("probes_failed")
-                effects += self._members.accuse(probe.target.peer, probe.incarnation, now)
-        for errand in self._prober.due_for_nack(now):
-            effects.append(Send(errand.requester, Nack(sequence=errand.requester_sequence)))
-        return effects
 
     def _notice_lag(self, now: float) -> None:
         """Blame nobody for a silence in which this peer itself was stopped or starved.
@@ -452,9 +435,9 @@ class SwimCore:
         deadline = self.deadline
         lag_s = 0.0 if deadline is None else min(silence_s, now - deadline)
         self._called_at = now
-        if lag_s > self._config.probe_timeout_s:
+        if lag_s > self._config.probe_timeout_s and self._config.lifeguard:
             self._count("lags")
-            self._prober.abandon()
+            self._detector.was_stopped()
             self._members.postpone_suspicions(lag_s)
             if _Timer.SWEEP in self._timers:  # let renewals that wait outside come in first
                 self._timers[_Timer.SWEEP] = now + self._sweep_interval_s
@@ -486,26 +469,13 @@ class SwimCore:
             self._members.renew_own(now)
 
     def _try_targets(self, now: float) -> list[Effect]:
-        return [self._request_state(Contact(None, each), now) for each in self._targets.take_due(now)]
-
-    def _request_state(self, to: Contact, now: float) -> Send:
-        records, accusations = self._members.state(now)
-        return Send(to, StateRequest(records=records, accusations=accusations))
+        return [self._exchange.request(Contact(None, each), now) for each in self._targets.take_due(now)]
 
     def _send(self, peer: PeerId, message: Message) -> Send:
         member = self._members.table.get(peer)
         if member is None:
             raise KeyError(peer)
         return Send(member.record.contact, message)
-
-    def _pack(self, to: PeerId | None, *first: PeerRecord) -> Gossip:
-        """Gossip for `to`: the accusation against it, if there is one, then what is most urgent to tell."""
-        accused = self._members.table.get(to) if to is not None else None
-        word: tuple[Accusation, ...] = (accused.accusation,) if accused and accused.accusation else ()
-        limit = retransmit_limit(self._config.retransmit_factor, self._members.member_count)
-        return self._members.queue.pack(
-            self._config.datagram_body_bytes_max, limit, to, first=(*word, *first)
-        )
 
     def _count(self, name: str) -> None:
         self._members.counters[name] += 1

@@ -7,7 +7,8 @@ Rules:
 2. An accusation counts only against the very incarnation whose record is held. One of an older incarnation is
    refuted already; one that runs ahead would let a liar force its victim to ever higher incarnations.
 3. Accusers must be known members, or made-up keys could confirm a suspicion.
-4. Another's word of a death counts as one more accuser and no more: each peer takes a member for dead by its
+4. Who is told to be dead in an incarnation not seen here does not come back with an older one (`unseen`).
+5. Another's word of a death counts as one more accuser and no more: each peer takes a member for dead by its
    own clock. So no single liar, and nobody returning from a one-way partition, can kill the living.
 
 Departure from SWIM (4.2), where "confirm" kills at once: suspicions start within a few gossip rounds of each
@@ -18,21 +19,54 @@ a partition a flood of accusations would delay the refutations, so the accused i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from p2pinfer.effects import Effect, Misbehaved, Notify
-from p2pinfer.ids import Endpoint, PeerId
+from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.swim.config import SwimConfig, stretch
-from p2pinfer.swim.dissemination import Dissemination
+from p2pinfer.swim.dissemination import Dissemination, retransmit_limit
 from p2pinfer.swim.member import Claim, Member, MemberState, supersedes
 from p2pinfer.swim.members import MemberTable
-from p2pinfer.swim.news import MemberDead, MemberJoined, MemberLeft, MemberSuspected, MemberUpdated
+from p2pinfer.swim.news import (
+    IdentityConflict,
+    MemberDead,
+    MemberJoined,
+    MemberLeft,
+    MemberSuspected,
+    MemberUpdated,
+)
 from p2pinfer.swim.own import OwnRecord
 from p2pinfer.swim.suspicion import Suspicion
+from p2pinfer.swim.unseen import UnseenDeaths
 from p2pinfer.wire.messages.records import PeerRecord, Sign
-from p2pinfer.wire.messages.swim import STATE_ITEMS_COUNT_MAX, Accusation
+from p2pinfer.wire.messages.swim import Accusation, Gossip
 
-__all__ = ["Membership"]
+__all__ = ["Admit", "Held", "Membership", "Warning"]
+
+Admit = Callable[[PeerRecord], bool]
+"""Whether a peer that is not known yet may become a member here: a pure function of the application's."""
+
+_WARNING_COUNT_MAX = 1024
+"""Peers that wait to be told what is said of them; who finds no room learns it from others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is held of one member, this peer included."""
+
+    peer: PeerId
+    claim: Claim
+    record: PeerRecord
+    accusation: Accusation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:
+    """Somebody is to be told that it is thought suspect or dead."""
+
+    contact: Contact
+    word: Accusation
 
 
 class Membership:
@@ -42,7 +76,9 @@ class Membership:
         own: This peer's record.
         table: All other members.
         queue: What is still to be told.
-        to_warn: Members accused in a state exchange; the core pings them with the accusation.
+        to_warn: Whom the core pings with what is said of it: members accused in a state exchange, and peers
+            whose record was not believed.
+        admit: The application's veto, if it has one.
         counters: What happened how often, by name.
     """
 
@@ -50,10 +86,12 @@ class Membership:
         self._config = config
         self._sign = sign
         self._suspicions: dict[PeerId, Suspicion] = {}
+        self._unseen = UnseenDeaths()
         self.own = own
         self.table = table
         self.queue = Dissemination()
-        self.to_warn: dict[PeerId, None] = {}
+        self.to_warn: dict[PeerId, Warning] = {}
+        self.admit: Admit | None = None
         self.counters: Counter[str] = Counter()
 
     @property
@@ -74,12 +112,13 @@ class Membership:
         """Take in a record, from whomever it came."""
         owner = record.owner
         if owner == self.own.peer:
-            self._merge_own(record, now)
-            return []
+            return self._merge_own(record, now)
         if not self._is_acceptable(record, now):
             return []
         state = MemberState.LEFT if record.leaving else MemberState.ALIVE
         member = self.table.get(owner)
+        if self._is_outdated_by_death(owner, member, record):
+            return []
         if member is None:
             return self._meet(owner, Member(record, state, now))
         if not supersedes(Claim(record.incarnation, state), member.claim) and not self._is_void(member, now):
@@ -104,10 +143,14 @@ class Membership:
         if accuser == accused:
             return [Misbehaved(accuser, "accuses itself of being unreachable")]
         member = self.table.get(accused)
-        if member is None or self.table.get(accuser) is None:  # also this peer's own word, come back
+        if self.table.get(accuser) is None:  # also this peer's own word, come back
             self.counters["accusations_ignored"] += 1
             return []
-        if accusation.incarnation != member.record.incarnation or not member.state.is_active:
+        if member is None or accusation.incarnation > member.record.incarnation:
+            kind = "deaths_unseen" if self._unseen.note(accusation, now) else "accusations_ignored"
+            self.counters[kind] += 1
+            return []
+        if accusation.incarnation < member.record.incarnation or not member.state.is_active:
             self.counters["accusations_stale"] += 1
             return []
         return self._become_suspect(accused, member, accusation, now, hearsay=hearsay)
@@ -177,15 +220,24 @@ class Membership:
 
     # ------------------------------------------------------------------ what is held, for a state exchange
 
-    def state(self, now: float) -> tuple[tuple[PeerRecord, ...], tuple[Accusation, ...]]:
-        """All unexpired records, this peer's first, and the accusations behind suspects and deaths."""
-        records, accusations = [self.own.record], []
-        for _, member in self.table:
+    def held(self, now: float) -> Iterator[Held]:
+        """All whose records have not expired, this peer first."""
+        own = self.own.record
+        yield Held(
+            self.own.peer,
+            Claim(own.incarnation, MemberState.LEFT if own.leaving else MemberState.ALIVE),
+            own,
+        )
+        for peer, member in self.table:
             if not self._is_expired(member.record, now):
-                records.append(member.record)
-                if member.accusation is not None:
-                    accusations.append(member.accusation)
-        return tuple(records[:STATE_ITEMS_COUNT_MAX]), tuple(accusations[:STATE_ITEMS_COUNT_MAX])
+                yield Held(peer, member.claim, member.record, member.accusation)
+
+    def pack(self, to: PeerId | None, *first: PeerRecord | Accusation) -> Gossip:
+        """Gossip for `to`: the accusation against it, if there is one, then what is most urgent to tell."""
+        accused = self.table.get(to) if to is not None and self._config.lifeguard else None
+        word: tuple[Accusation, ...] = (accused.accusation,) if accused and accused.accusation else ()
+        limit = retransmit_limit(self._config.retransmit_factor, self.member_count)
+        return self.queue.pack(self._config.datagram_body_bytes_max, limit, to, first=(*word, *first))
 
     def active_endpoints(self) -> set[Endpoint]:
         """Where active members listen, this peer included."""
@@ -195,6 +247,9 @@ class Membership:
     # ------------------------------------------------------------------ how beliefs change
 
     def _meet(self, owner: PeerId, member: Member) -> list[Effect]:
+        if self.admit is not None and not self.admit(member.record):
+            self.counters["members_vetoed"] += 1
+            return []
         if not self.table.add(owner, member):
             self.counters["members_refused"] += 1
             return []
@@ -218,7 +273,7 @@ class Membership:
         elif not suspicion.confirm(accusation.owner):
             return []
         if hearsay:
-            self.to_warn[peer] = None
+            self._warn(peer, Warning(member.record.contact, accusation))
         else:
             self.queue.add_accusation(accusation.owner, accusation)
         if member.state is MemberState.SUSPECT:
@@ -235,19 +290,38 @@ class Membership:
         self.queue.add_accusation(word.owner, word)
         return [Notify(MemberDead(peer))]
 
-    def _merge_own(self, record: PeerRecord, now: float) -> None:
+    def _is_outdated_by_death(self, owner: PeerId, member: Member | None, record: PeerRecord) -> bool:
+        """Whether its owner is said to have died in this incarnation or a later one."""
+        word = self._unseen.against(owner, record.incarnation)
+        if word is None or record.leaving or (member is not None and member.state.is_active):
+            return False
+        self.counters["records_of_the_dead"] += 1
+        self._warn(owner, Warning(record.contact, word))  # if it lives after all, it will say so
+        return True
+
+    def _warn(self, peer: PeerId, warning: Warning) -> None:
+        if peer in self.to_warn or len(self.to_warn) < _WARNING_COUNT_MAX:
+            self.to_warn[peer] = warning
+
+    def _merge_own(self, record: PeerRecord, now: float) -> list[Effect]:
         own = self.own.record
         if record.incarnation < own.incarnation or record == own:
-            return
+            return []
         # An earlier life of this peer, whose clock was ahead, or a second process with the same key.
         self.counters["own_record_conflicts"] += 1
         if self._is_timely(record.incarnation, now):
             self.own.refute(record.incarnation, now)
+        if record.endpoint == own.endpoint:
+            return []
+        return [Notify(IdentityConflict(record.endpoint))]
 
     def _merge_accusation_of_self(self, accusation: Accusation, now: float) -> None:
-        if accusation.incarnation == self.own.record.incarnation and not self.own.is_leaving:
+        said, own = accusation.incarnation, self.own.record.incarnation
+        # Who was dead to somebody in an incarnation that it does not remember signs one above that.
+        is_death_ahead = accusation.dead and own < said <= now * 1000
+        if (said == own or is_death_ahead) and not self.own.is_leaving:
             self.counters["refutations"] += 1
-            self.own.refute(accusation.incarnation, now)
+            self.own.refute(said, now)
 
     def _signed_accusation(self, peer: PeerId, member: Member, *, dead: bool) -> Accusation:
         return self._sign(

@@ -8,6 +8,8 @@ from p2pinfer.ids import Endpoint, PeerId
 from p2pinfer.wire.messages.records import PeerRecord
 
 __all__ = [
+    "DatagramsLost",
+    "IdentityConflict",
     "JoinFailed",
     "Joined",
     "MemberDead",
@@ -15,6 +17,8 @@ __all__ = [
     "MemberLeft",
     "MemberSuspected",
     "MemberUpdated",
+    "MetadataFailed",
+    "MetadataRead",
     "News",
     "RoundTrip",
 ]
@@ -78,6 +82,47 @@ class JoinFailed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class DatagramsLost:
+    """A member answered over a stream to whom datagrams go unanswered: a firewall may let TCP alone pass."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityConflict:
+    """A newer record with this peer's own key names another endpoint: a second process runs with the key."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataRead:
+    """What a member says of itself beyond its record; empty if nothing."""
+
+    peer: PeerId
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataFailed:
+    """A member's metadata could not be read; the reason is for people."""
+
+    peer: PeerId
+    reason: str
+
+
 News = (
-    MemberJoined | MemberUpdated | MemberSuspected | MemberDead | MemberLeft | RoundTrip | Joined | JoinFailed
+    MemberJoined
+    | MemberUpdated
+    | MemberSuspected
+    | MemberDead
+    | MemberLeft
+    | RoundTrip
+    | Joined
+    | JoinFailed
+    | DatagramsLost
+    | IdentityConflict
+    | MetadataRead
+    | MetadataFailed
 )

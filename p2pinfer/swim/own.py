@@ -61,6 +61,12 @@ class OwnRecord:
             self._next = replace(self._next, name=name)
             self._plan(now, self._config.record_interval_s_min)
 
+    def set_metadata_digest(self, digest: bytes, now: float) -> None:
+        """Plan a record with other metadata; the same again plans nothing."""
+        if digest != self._next.metadata_digest:
+            self._next = replace(self._next, metadata_digest=digest)
+            self._plan(now, self._config.record_interval_s_min)
+
     def set_leaving(self, leaving: bool, now: float) -> None:
         """Plan the last word, or take it back, at once."""
         if leaving != self._next.leaving:

@@ -4,8 +4,10 @@ Rules:
 
 1. A probe is over after one probe interval; an Ack that comes by then, from the target or through a helper,
    is success, however late (SWIM 4.1).
-2. An Ack counts only from the peer that was pinged: another peer at its endpoint proves nothing.
-3. Errands for others are bounded; what is too much is not begun.
+2. Where neither the target nor a helper is heard for a while, the target is asked over a stream, which says
+   whether it lives in a network that loses datagrams (memberlist's fallback).
+3. An Ack counts only from the peer that was pinged: another peer at its endpoint proves nothing.
+4. Errands for others are bounded; what is too much is not begun.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ class Probe:
     """The target's when the probe began: what an accusation will speak of."""
     started: float
     helpers_at: float
+    stream_at: float
     ends_at: float
     blames: bool = True
     """Whether silence leads to suspicion; not for members dead already and strangers."""
@@ -40,6 +43,15 @@ class Probe:
     """Who was asked for an indirect probe; None while nobody had to be."""
     nacks: set[PeerId] = field(default_factory=set)
     """Which of them said that the target is silent."""
+    is_by_stream: bool = False
+    """Whether the target was asked over a stream, too."""
+
+    @property
+    def next_at(self) -> float:
+        """When something is to be done about it."""
+        if not self.blames or self.is_by_stream:
+            return self.ends_at
+        return self.helpers_at if self.helpers is None else min(self.stream_at, self.ends_at)
 
 
 @dataclass(slots=True)
@@ -70,10 +82,7 @@ class Prober:
         """When something of what is under way is due."""
         if not self._probes and not self._errands:
             return None
-        times = [
-            each.ends_at if each.helpers is not None or not each.blames else each.helpers_at
-            for each in self._probes.values()
-        ]
+        times = [each.next_at for each in self._probes.values()]
         times += [each.ends_at if each.was_nacked else each.nack_at for each in self._errands.values()]
         return min(times)
 
@@ -86,17 +95,30 @@ class Prober:
         """Whether a probe of that peer is under way."""
         return any(probe.target.peer == peer for probe in self._probes.values())
 
-    def begin(self, target: Contact, incarnation: int, now: float, *, blames: bool = True) -> Probe | None:
-        """Begin a probe; None if the target is being probed already or too much is under way."""
+    def begin(
+        self, target: Contact, incarnation: int, now: float, *, stretch: int = 1, blames: bool = True
+    ) -> Probe | None:
+        """Begin a probe; None if the target is being probed already or too much is under way.
+
+        Args:
+            target: Who.
+            incarnation: The target's.
+            now: The time.
+            stretch: How many times longer than configured every wait is.
+            blames: Whether silence leads to suspicion.
+        """
         if len(self._probes) >= _PROBE_COUNT_MAX or self.is_probing(target.peer):
             return None
+        config = self._config
+        timeout_s, interval_s = config.probe_timeout_s * stretch, config.probe_interval_s * stretch
         probe = Probe(
             sequence=self._next_sequence(),
             target=target,
             incarnation=incarnation,
             started=now,
-            helpers_at=now + self._config.probe_timeout_s,
-            ends_at=now + self._config.probe_interval_s,
+            helpers_at=now + timeout_s,
+            stream_at=now + timeout_s + (interval_s - timeout_s) * config.stream_fraction,
+            ends_at=now + interval_s,
             blames=blames,
         )
         self._probes[probe.sequence] = probe
@@ -141,6 +163,17 @@ class Prober:
             for each in self._probes.values()
             if each.blames and each.helpers is None and each.helpers_at <= now < each.ends_at
         ]
+
+    def due_for_stream(self, now: float) -> list[Probe]:
+        """Probes of which neither target nor helpers were heard; each is due once."""
+        due = [
+            each
+            for each in self._probes.values()
+            if each.helpers is not None and not each.is_by_stream and each.stream_at <= now < each.ends_at
+        ]
+        for each in due:
+            each.is_by_stream = True
+        return due
 
     def take_failed(self, now: float) -> list[Probe]:
         """End the probes whose time is over, and return them."""

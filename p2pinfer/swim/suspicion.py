@@ -46,7 +46,7 @@ class Suspicion:
 
     def __init__(self, config: SwimConfig, member_count: int, accuser: PeerId, now: float) -> None:
         self._started = now
-        self._wanted = confirmations_wanted(config, member_count)
+        self._wanted = confirmations_wanted(config, member_count) if config.lifeguard else 0
         self._minimum_s = suspicion_s_min(config, member_count)
         self._maximum_s = self._minimum_s * config.suspicion_max_factor
         self._accusers = {accuser}

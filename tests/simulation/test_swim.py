@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ from p2pinfer.effects import Effect
 from p2pinfer.swim.config import SwimConfig
 from p2pinfer.swim.core import SwimCore
 from p2pinfer.swim.member import MemberState
-from p2pinfer.swim.news import MemberDead, MemberJoined, MemberLeft, MemberSuspected
+from p2pinfer.swim.news import DatagramsLost, MemberDead, MemberJoined, MemberLeft, MemberSuspected
 from p2pinfer.swim.suspicion import suspicion_s_min
 from p2pinfer.testing import Link, World, run_seeds
 from p2pinfer.wire.codec import encoded_size
@@ -137,11 +138,21 @@ def test_the_bootstrap_peer_may_be_reborn_with_nothing() -> None:
 def test_nobody_healthy_dies_in_two_minutes_of_ten_percent_loss() -> None:
     world = World(13)
     world.network.link = Link(loss=0.1)
-    swarm = Swarm(world, 30)
+    swarm = Swarm(world, 30, dataclasses.replace(FAST, stream_fraction=1.0))
     swarm.settle()
     world.run_for(120.0)
     assert swarm.news_of(MemberDead) == []
     assert swarm.news_of(MemberSuspected), "the test must have something to bear"
+
+
+def test_with_a_stream_in_the_last_resort_nobody_is_even_suspected() -> None:
+    world = World(13)
+    world.network.link = Link(loss=0.1)
+    swarm = Swarm(world, 30)
+    swarm.settle()
+    world.run_for(120.0)
+    assert swarm.news_of(DatagramsLost), "the test must have something to bear"
+    assert swarm.news_of(MemberSuspected) == []
 
 
 def parted(world: World) -> None:

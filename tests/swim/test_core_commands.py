@@ -13,7 +13,8 @@ from p2pinfer.ids import Contact, PeerId
 from p2pinfer.swim.config import SwimConfig
 from p2pinfer.swim.core import SwimCore
 from p2pinfer.swim.member import MemberState
-from p2pinfer.swim.news import JoinFailed, MemberJoined, MemberSuspected
+from p2pinfer.swim.news import DatagramsLost, IdentityConflict, JoinFailed, MemberJoined, MemberSuspected
+from p2pinfer.wire.messages.records import PeerRecord
 from p2pinfer.wire.messages.swim import (
     Accusation,
     Ack,
@@ -23,6 +24,9 @@ from p2pinfer.wire.messages.swim import (
     PingRequest,
     StateReply,
     StateRequest,
+    StateRest,
+    StreamAck,
+    StreamPing,
 )
 from tests.swim.swarm import (
     FAST,
@@ -273,7 +277,14 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(lambda s, g: Ack(sequence=s, gossip=g), NUMBER, GOSSIP),
     st.builds(lambda s: Nack(sequence=s), NUMBER),
     st.builds(lambda s, i: PingRequest(sequence=s, target=peer_id(i)), NUMBER, INDEX),
-    st.builds(lambda r, a: StateRequest(records=r, accusations=a), RECORD_LISTS, ACCUSATION_LISTS),
+    st.builds(
+        lambda r, sums: StateRequest(records=r[:1], sums=sums),
+        RECORD_LISTS,
+        st.lists(st.integers(0, 2), max_size=5).map(tuple),
+    ),
+    st.builds(lambda r, a: StateRest(records=r, accusations=a), RECORD_LISTS, ACCUSATION_LISTS),
+    st.builds(lambda s: StreamPing(sequence=s), NUMBER),
+    st.builds(lambda s: StreamAck(sequence=s), NUMBER),
     st.builds(lambda r, a: StateReply(records=r, accusations=a), RECORD_LISTS, ACCUSATION_LISTS),
 )
 
@@ -297,3 +308,52 @@ def test_whatever_is_heard_is_survived_and_incarnations_never_fall(
             known[owner] = view.record.incarnation
         assert len(core.members()) <= 6
     assert core.record.owner == peer_id(0)
+
+
+def test_an_application_may_veto_who_joins() -> None:
+    core = make_core(0)
+    asked: list[bytes] = []
+
+    def admit(newcomer: PeerRecord) -> bool:
+        asked.append(newcomer.public_key)
+        return newcomer.public_key != key(2)
+
+    core.screen(admit)
+    core.receive(contact(1), Gossip(records=(record(1), record(2))), 0.0)
+    core.receive(contact(1), Gossip(records=(record(1, 2), record(2, 2))), 0.0)
+    assert {each.public_key for each in core.alive()} == {key(0), key(1)}
+    assert asked == [key(1), key(2), key(2)], "who is a member is not asked about again"
+    assert core.statistics()["members_vetoed"] == 2
+
+
+def test_a_second_process_with_this_key_is_told() -> None:
+    core = make_core(0, now=100.0)
+    other = record(0, 100_500, endpoint=endpoint(7))
+    assert IdentityConflict(endpoint(7)) in news(core.receive(contact(1), Gossip(records=(other,)), 101.0))
+    same_place = record(0, 100_900)
+    assert news(core.receive(contact(1), Gossip(records=(same_place,)), 101.0)) == []
+
+
+def test_a_silent_target_is_asked_over_a_stream_in_the_last_resort() -> None:
+    core = make_core(0)
+    core.receive(contact(1), Gossip(records=tuple(record(each) for each in range(1, 6))), 0.0)
+    [(_, ping)] = sent(core.suspect(peer_id(5), 0.0), Ping)
+    early = run_to(core, 0.7)
+    assert not [to for to, _ in sent(early, StreamPing)]
+    asked = [(to, each.sequence) for to, each in sent(run_to(core, 0.76), StreamPing)]
+    assert (contact(5), ping.sequence) in asked
+    heard = news(core.receive(contact(5), StreamAck(sequence=ping.sequence), 0.9))
+    assert heard == [DatagramsLost(peer_id(5))]
+    assert MemberSuspected(peer_id(5)) not in news(run_to(core, 1.0))
+
+
+def test_a_question_over_a_stream_is_answered_and_counts_from_the_target_alone() -> None:
+    core = make_core(0)
+    core.receive(contact(1), Gossip(records=tuple(record(each) for each in range(1, 6))), 0.0)
+    assert sent(core.receive(contact(1), StreamPing(sequence=9), 0.0), StreamAck) == [
+        (contact(1), StreamAck(sequence=9))
+    ]
+    [(_, ping)] = sent(core.suspect(peer_id(5), 0.0), Ping)
+    run_to(core, 0.76)
+    assert core.receive(contact(4), StreamAck(sequence=ping.sequence), 0.9) == []
+    assert MemberSuspected(peer_id(5)) in news(run_to(core, 1.0))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from p2pinfer.effects import Effect, Misbehaved
 from p2pinfer.ids import Contact, Endpoint
+from p2pinfer.swim.config import SwimConfig
 from p2pinfer.swim.core import SwimCore
 from p2pinfer.swim.member import MemberState
 from p2pinfer.swim.news import (
@@ -26,7 +29,7 @@ from p2pinfer.wire.messages.swim import (
     StateReply,
     StateRequest,
 )
-from tests.swim.swarm import contact, endpoint, key, make_core, news, peer_id, record, sent, sign
+from tests.swim.swarm import FAST, contact, endpoint, key, make_core, news, peer_id, record, sent, sign
 
 NOTHING = Gossip()
 
@@ -37,8 +40,8 @@ def accusation(accuser: int, accused: int, incarnation: int = 1, *, dead: bool =
     )
 
 
-def knowing(*others: int, now: float = 0.0) -> SwimCore:
-    core = make_core(0, now=now)
+def knowing(*others: int, now: float = 0.0, config: SwimConfig = FAST) -> SwimCore:
+    core = make_core(0, now=now, config=config)
     core.receive(contact(1), Gossip(records=tuple(record(each) for each in others)), now)
     return core
 
@@ -162,8 +165,10 @@ def test_word_of_a_death_alone_only_suspects() -> None:
 
 
 def test_a_suspicion_runs_out_and_confirmations_hasten_it() -> None:
+    steady = dataclasses.replace(FAST, health_max=1)  # nobody answers: it would find itself slow and wait
+
     def seconds_to_death(accusers: int) -> float:
-        core = knowing(1, 2, 3, 4, 5)
+        core = knowing(1, 2, 3, 4, 5, config=steady)
         hear(core, *(accusation(each, 5) for each in range(1, accusers + 1)), now=0.0)
         for millis in range(0, 30_000, 100):
             heard = news(_run_to(core, millis / 1000))
@@ -241,7 +246,7 @@ def test_a_state_request_is_merged_before_it_is_answered() -> None:
 
 def test_answers_to_state_requests_are_rationed() -> None:
     core = knowing(1)
-    request = StateRequest(records=())
+    request = StateRequest(sums=(0,))
     answers = sum(len(sent(core.receive(contact(1), request, 0.0), StateReply)) for _ in range(500))
     assert answers == 64
     assert core.statistics()["sync_refused"] == 436

@@ -23,6 +23,10 @@ def test_helpers_are_due_after_the_timeout_and_failure_after_the_interval() -> N
     assert prober.due_for_helpers(10.5) == [probe]
     probe.helpers = [peer_id(2)]
     assert prober.due_for_helpers(10.6) == []
+    assert prober.deadline == 10.75
+    assert prober.due_for_stream(10.74) == []
+    assert prober.due_for_stream(10.75) == [probe]
+    assert prober.due_for_stream(10.8) == []
     assert prober.deadline == 11.0
     assert prober.take_failed(10.9) == []
     assert prober.take_failed(11.0) == [probe]

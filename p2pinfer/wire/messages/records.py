@@ -9,7 +9,11 @@ from p2pinfer.effects import Message
 from p2pinfer.ids import Contact, Endpoint, PeerId, Span
 from p2pinfer.wire.schema import Between, Exactly, Size, registered
 
-__all__ = ["Holding", "PeerRecord", "Sign", "Signed"]
+__all__ = ["METADATA_SIZE_BYTES_MAX", "Holding", "PeerRecord", "Sign", "Signed"]
+
+
+METADATA_SIZE_BYTES_MAX = 1 << 16
+"""What a peer may say of itself beyond its record."""
 
 
 class Signed(Message):
@@ -98,6 +102,8 @@ class PeerRecord(Signed):
     holding: Holding | None = None
     name: Annotated[str, Size(63)] = ""
     """What people call the peer; any text, so it is shown and never compared."""
+    metadata_digest: Annotated[bytes, Size(32)] = b""
+    """SHA-256 of what the owner says besides, which is asked of it over a stream; empty if nothing."""
     signature: Annotated[bytes, Size(64)] = b""
 
     @property
