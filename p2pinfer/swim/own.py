@@ -56,10 +56,11 @@ class OwnRecord:
             self._plan(now, self._config.record_interval_s_min)
 
     def set_name(self, name: str, now: float) -> None:
-        """Plan a record with another name; the same one again plans nothing."""
+        """Plan a record with another name, a first name at once; the same one again plans nothing."""
         if name != self._next.name:
+            gap_s = self._config.record_interval_s_min if self._next.name else 0.0
             self._next = replace(self._next, name=name)
-            self._plan(now, self._config.record_interval_s_min)
+            self._plan(now, gap_s)  # at once, so that whoever joins is known by name from the start
 
     def set_metadata_digest(self, digest: bytes, now: float) -> None:
         """Plan a record with other metadata; the same again plans nothing."""
