@@ -7,6 +7,7 @@ that loading needs little more memory than the engine keeps.
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import prod
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from p2pinfer.config import ACCURACIES, ENGINES
@@ -22,7 +24,7 @@ from p2pinfer.engine.blas import set_blas_threads
 from p2pinfer.engine.embedding import EmbeddingTable
 from p2pinfer.engine.ggml_blocks import LAYOUTS
 from p2pinfer.engine.numpy_engine import NumpyEngine
-from p2pinfer.engine.quantised import Matrix, quantised_matrix
+from p2pinfer.engine.quantised import Matrix, QuantisedMatrix, quantised_matrix
 from p2pinfer.engine.rope import RopeSettings
 from p2pinfer.engine.tensor_shard import ShardCut, check_cuts, cut_layer
 from p2pinfer.engine.weights import EngineConfig, LayerWeights, SpanWeights
@@ -45,6 +47,8 @@ __all__ = [
     "load_shard_weights",
     "read_engine_config",
 ]
+
+_log = logging.getLogger(__name__)
 
 _FLOAT32_BYTES = 4
 _FLOAT_TYPES = ("F32", "F16", "BF16")
@@ -255,6 +259,7 @@ class _Reader:
         self._waiting = list(names)
         self._count = len(self._waiting)
         self._progress = progress
+        self._lossy: set[GGMLQuantizationType] = set()
 
     def take(self, prefix: str) -> dict[str, NDArray[np.float32]]:
         """Read the tensors whose names start so and that were not read yet."""
@@ -272,6 +277,16 @@ class _Reader:
         kind = self._file.tensors[name].type
         matrix = quantised_matrix(name, self._file.read_raw(name), kind, exact_activations=exact_activations)
         self._tell(name)
+        loss = matrix.loss if isinstance(matrix, QuantisedMatrix) else 0.0
+        if loss and kind not in self._lossy:
+            self._lossy.add(kind)
+            _log.warning(
+                "weights of type %s are rounded to eight bits, as onnxruntime multiplies none of them: "
+                "in %s by %.2g of their size; the engine numpy computes them as they are",
+                kind.name,
+                name,
+                loss,
+            )
         return matrix
 
     def table(self, name: str) -> EmbeddingTable:

@@ -224,6 +224,10 @@ class EntryCore:
         """Generations under way, and counters."""
         return {"generations": len(self._generations), **self._counts}
 
+    def standings(self, now: float) -> Mapping[str, Any]:
+        """For people: which holders are not asked just now, and how many retries are left."""
+        return self._router.standings.statistics(now)
+
     # --- epochs -------------------------------------------------------------------------------
 
     def _begin_epoch(self, generation: Generation, chain: tuple[ChainHop, ...], now: float) -> list[Effect]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from p2pinfer.addresses import advertised_endpoint
 from p2pinfer.config import NodeConfig, Profile
@@ -101,4 +101,6 @@ def _core_config(config: NodeConfig) -> PeerConfig:
         case Profile.LAN:
             return PeerConfig(swim=SwimConfig.lan(), dht=DhtConfig.lan(), hop=hop, entry=entry)
         case Profile.WAN:
+            # Around the world a round trip takes up to a second, and a dial several of them.
+            entry = replace(entry, open_timeout_s=6.0, step_timeout_min_s=3.0, probe_timeout_s=3.0)
             return PeerConfig(swim=SwimConfig.wan(), dht=DhtConfig.wan(), hop=hop, entry=entry)

@@ -141,3 +141,18 @@ def test_an_engine_from_a_file_generates(tmp_path: Path) -> None:
     )
     assert output[0].error is None
     assert 0 <= (output[0].token or 0) < 320
+
+
+def test_types_that_are_rounded_are_named_once_with_what_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnxruntime")
+    for kind, expected in (("TQ2_0", 1), ("Q4_1", 0)):
+        caplog.clear()
+        path = write_tiny_llama(
+            tmp_path / f"{kind}.gguf", quantisation=kind, hidden=256, heads=4, kv_heads=4, layers=2
+        )
+        load_engine(path, Span(0, 2), engine="onnx", threads=1).close()
+        said = [each.getMessage() for each in caplog.records if "rounded to eight bits" in each.getMessage()]
+        assert len(said) == expected
+        assert all(kind in each for each in said)
