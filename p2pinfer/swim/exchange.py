@@ -14,13 +14,12 @@ push-pull, which sends the whole table each time.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 
 from p2pinfer.effects import Effect, Misbehaved, Send
 from p2pinfer.ids import Contact, PeerId
 from p2pinfer.swim.config import SwimConfig
-from p2pinfer.swim.member import Claim, MemberState
+from p2pinfer.swim.member import MARK_BITS, PREFIX_BITS, Claim, Mark, MemberState
 from p2pinfer.swim.membership import Held, Membership
 from p2pinfer.wire.messages.records import PeerRecord
 from p2pinfer.wire.messages.swim import (
@@ -35,8 +34,7 @@ from p2pinfer.wire.messages.swim import (
 __all__ = ["Exchange", "bucket_count_for", "bucket_of", "sums_of"]
 
 _MEMBERS_PER_BUCKET = 4
-_SUM_BITS = 62
-_SUM_MASK = (1 << _SUM_BITS) - 1
+_SUM_MASK = (1 << MARK_BITS) - 1
 
 
 class Exchange:
@@ -53,8 +51,8 @@ class Exchange:
 
     def request(self, to: Contact, now: float) -> Send:
         """Ask a member, or whoever answers at an endpoint, for what it knows better."""
-        held = tuple(self._members.held(now))
-        sums = sums_of(held, bucket_count_for(len(held)))
+        marks = self._members.marks(now)
+        sums = sums_of(marks, bucket_count_for(len(marks)))
         return Send(to, StateRequest(records=(self._members.own.record,), sums=sums))
 
     def on_request(self, sender: Contact, request: StateRequest, now: float) -> list[Effect]:
@@ -67,13 +65,14 @@ class Exchange:
             self._members.counters["sync_refused"] += 1
             return effects
         self._replies_left -= 1
-        held = tuple(self._members.held(now))
+        sums = sums_of(self._members.marks(now), count)
         wanted = [
             index
-            for index, (ours, theirs) in enumerate(zip(sums_of(held, count), request.sums, strict=True))
+            for index, (ours, theirs) in enumerate(zip(sums, request.sums, strict=True))
             if ours != theirs
         ]
-        records, accusations = _statements(_inside(held, count, wanted))
+        held = _inside(self._members.held(now), count, wanted) if wanted else ()
+        records, accusations = _statements(held)
         reply = StateReply(records=records, accusations=accusations, bucket_count=count, wanted=tuple(wanted))
         self._members.counters["sync_records_sent"] += len(records)
         return [*effects, Send(sender, reply)]
@@ -105,21 +104,15 @@ def bucket_count_for(member_count: int) -> int:
 
 def bucket_of(peer: PeerId, bucket_count: int) -> int:
     """Into which of so many buckets a member falls."""
-    return int.from_bytes(peer[:2], "big") * bucket_count >> 16
+    return int.from_bytes(peer[:2], "big") * bucket_count >> PREFIX_BITS
 
 
-def sums_of(held: Iterable[Held], bucket_count: int) -> tuple[int, ...]:
+def sums_of(marks: Iterable[Mark], bucket_count: int) -> tuple[int, ...]:
     """What stands for everything held in each bucket."""
     sums = [0] * bucket_count
-    for each in held:
-        index = bucket_of(each.peer, bucket_count)
-        sums[index] = (sums[index] + _mark(each.peer, each.claim)) & _SUM_MASK
-    return tuple(sums)
-
-
-def _mark(peer: PeerId, claim: Claim) -> int:
-    data = peer + claim.incarnation.to_bytes(8, "big") + bytes((claim.state,))
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") & _SUM_MASK
+    for prefix, number in marks:
+        sums[prefix * bucket_count >> PREFIX_BITS] += number
+    return tuple(each & _SUM_MASK for each in sums)
 
 
 def _inside(held: Iterable[Held], bucket_count: int, wanted: Iterable[int]) -> Iterator[Held]:

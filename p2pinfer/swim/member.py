@@ -14,13 +14,28 @@ proof of life after that death, so a healed partition and a restart need no new 
 from __future__ import annotations
 
 import enum
+import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from p2pinfer.ids import PeerId
 from p2pinfer.wire.messages.records import PeerRecord
 from p2pinfer.wire.messages.swim import Accusation
 
-__all__ = ["Claim", "Member", "MemberState", "MemberView", "supersedes"]
+__all__ = [
+    "MARK_BITS",
+    "PREFIX_BITS",
+    "Claim",
+    "Mark",
+    "Member",
+    "MemberState",
+    "MemberView",
+    "mark_of",
+    "supersedes",
+]
+
+PREFIX_BITS = 16
+MARK_BITS = 62
 
 
 class MemberState(enum.IntEnum):
@@ -52,6 +67,22 @@ def supersedes(new: Claim, held: Claim) -> bool:
     return new > held
 
 
+class Mark(NamedTuple):
+    """A claim about one member as a number, and the first bits of the member's id."""
+
+    prefix: int
+    """Of `PREFIX_BITS` bits."""
+    number: int
+    """Of `MARK_BITS` bits; different claims have different ones, but for chances that do not matter."""
+
+
+def mark_of(peer: PeerId, claim: Claim) -> Mark:
+    """Return what stands for a claim about a member."""
+    data = peer + claim.incarnation.to_bytes(8, "big") + bytes((claim.state,))
+    digest = hashlib.blake2b(data, digest_size=8).digest()
+    return Mark(int.from_bytes(peer[:2], "big"), int.from_bytes(digest, "big") >> (64 - MARK_BITS))
+
+
 @dataclass(slots=True)
 class Member:
     """What is held of one other member.
@@ -65,11 +96,20 @@ class Member:
     since: float
     """When the member came to this state here."""
     accusation: Accusation | None = None
+    _marked: tuple[Claim, Mark] | None = None
 
     @property
     def claim(self) -> Claim:
         """The claim that another has to supersede."""
         return Claim(self.record.incarnation, self.state)
+
+    @property
+    def mark(self) -> Mark:
+        """What stands for the claim in a state exchange; kept until that changes, for a hash costs more."""
+        claim = self.claim
+        if self._marked is None or self._marked[0] != claim:
+            self._marked = (claim, mark_of(self.record.owner, claim))
+        return self._marked[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from p2pinfer.effects import Effect, Misbehaved, Notify
 from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.swim.config import SwimConfig, stretch
 from p2pinfer.swim.dissemination import Dissemination, retransmit_limit
-from p2pinfer.swim.member import Claim, Member, MemberState, supersedes
+from p2pinfer.swim.member import Claim, Mark, Member, MemberState, mark_of, supersedes
 from p2pinfer.swim.members import MemberTable
 from p2pinfer.swim.news import (
     IdentityConflict,
@@ -220,17 +220,24 @@ class Membership:
 
     # ------------------------------------------------------------------ what is held, for a state exchange
 
+    def marks(self, now: float) -> list[Mark]:
+        """What stands for each of what is held."""
+        limit_ms = (now - self._config.clock_skew_s_max) * 1000
+        marks = [member.mark for _, member in self.table if member.record.expires_ms >= limit_ms]
+        marks.append(mark_of(self.own.peer, self._own_claim))
+        return marks
+
     def held(self, now: float) -> Iterator[Held]:
         """All whose records have not expired, this peer first."""
-        own = self.own.record
-        yield Held(
-            self.own.peer,
-            Claim(own.incarnation, MemberState.LEFT if own.leaving else MemberState.ALIVE),
-            own,
-        )
+        yield Held(self.own.peer, self._own_claim, self.own.record)
         for peer, member in self.table:
             if not self._is_expired(member.record, now):
                 yield Held(peer, member.claim, member.record, member.accusation)
+
+    @property
+    def _own_claim(self) -> Claim:
+        own = self.own.record
+        return Claim(own.incarnation, MemberState.LEFT if own.leaving else MemberState.ALIVE)
 
     def pack(self, to: PeerId | None, *first: PeerRecord | Accusation) -> Gossip:
         """Gossip for `to`: the accusation against it, if there is one, then what is most urgent to tell."""
