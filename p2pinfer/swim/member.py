@@ -96,20 +96,23 @@ class Member:
     since: float
     """When the member came to this state here."""
     accusation: Accusation | None = None
-    _marked: tuple[Claim, Mark] | None = None
+    _marked: tuple[PeerRecord, MemberState, Mark] | None = None
 
     @property
     def claim(self) -> Claim:
         """The claim that another has to supersede."""
         return Claim(self.record.incarnation, self.state)
 
-    @property
-    def mark(self) -> Mark:
-        """What stands for the claim in a state exchange; kept until that changes, for a hash costs more."""
-        claim = self.claim
-        if self._marked is None or self._marked[0] != claim:
-            self._marked = (claim, mark_of(self.record.owner, claim))
-        return self._marked[1]
+    def mark(self, peer: PeerId) -> Mark:
+        """What stands for the claim in a state exchange; kept until that changes, for a hash costs more.
+
+        Args:
+            peer: The record's owner, which the table knows without hashing a key.
+        """
+        marked = self._marked
+        if marked is None or marked[0] is not self.record or marked[1] is not self.state:
+            marked = self._marked = (self.record, self.state, mark_of(peer, self.claim))
+        return marked[2]
 
 
 @dataclass(frozen=True, slots=True)

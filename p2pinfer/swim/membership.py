@@ -223,7 +223,7 @@ class Membership:
     def marks(self, now: float) -> list[Mark]:
         """What stands for each of what is held."""
         limit_ms = (now - self._config.clock_skew_s_max) * 1000
-        marks = [member.mark for _, member in self.table if member.record.expires_ms >= limit_ms]
+        marks = [member.mark(peer) for peer, member in self.table if member.record.expires_ms >= limit_ms]
         marks.append(mark_of(self.own.peer, self._own_claim))
         return marks
 
