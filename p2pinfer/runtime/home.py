@@ -160,7 +160,7 @@ def load_owner(directory: Path) -> Identity:
     path = directory / _OWNER
     if not path.exists():
         raise ConfigError(
-            f"{directory} holds no owner's key: the keyring is changed on the machine where the swarm was founded"
+            f"{directory} holds no owner's key: change the keyring where the swarm was founded"
         )
     return Identity.load(path)
 

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Only the node with the owner's key makes a new version; the owner's client, on the same machine, may ask it.
+1. Only the node with the owner's key makes a new version; the command line of its data directory may ask it.
 2. `use` and `remove` wait until every live member has the version before, and are refused if some have not:
    a member without the new key would not hear those who seal with it, until it fetched it.
 """

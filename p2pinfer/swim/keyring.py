@@ -103,7 +103,7 @@ class KeyringCore:
             raise LocalProtocolError("this keyring is not the swarm's: only its owner makes one")
         if keyring.version <= self.version:
             raise LocalProtocolError(
-                f"the keyring is at version {self.version} already, so {keyring.version} is not new: try again"
+                f"the keyring is at version {self.version} already, not below {keyring.version}: try again"
             )
         return self._adopt(keyring, now)
 

@@ -167,7 +167,8 @@ class Envelopes:
         size = len(body)
         if len(header) + 3 + size + 2 + SIGNATURE_SIZE_BYTES > DATAGRAM_SIZE_BYTES_MAX:
             raise LocalProtocolError(
-                f"a {type(message).__name__} of {message_size} bytes does not fit a datagram: pack fewer parts"
+                f"a {type(message).__name__} of {message_size} bytes does not fit a datagram: "
+                "pack fewer parts"
             )
         length = bytes((0xC4, size)) if size < 256 else b"\xc5" + size.to_bytes(2, "big")
         unsigned = b"".join((header, length, body, _SIGNATURE_HEAD))

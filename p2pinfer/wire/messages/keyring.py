@@ -102,7 +102,7 @@ class Keyring(Message):
         return tuple(key_id(key) for key in self.keys)
 
     def is_sound(self, owner: bytes) -> bool:
-        """Whether it is the owner's, and notice and keys belong together; the signature was checked before."""
+        """Whether it is the owner's and its parts belong together; the signature was checked before."""
         ids = self.key_ids
         return (
             self.notice.public_key == owner
