@@ -26,6 +26,8 @@ from p2pinfer.errors import (
     RemoteProtocolError,
     SealError,
     SignatureError,
+    UnknownKey,
+    Unsealed,
 )
 from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.runtime.clock import Clock
@@ -170,8 +172,8 @@ class Datagrams:
         is_noteworthy = isinstance(error, SealError | SignatureError | CertificateError)
         if is_noteworthy and now >= self._log_after.get(kind, now):
             self._log_after[kind] = now + _LOG_INTERVAL_S
-            if isinstance(error, SealError):
-                _log.warning("%s; the keyrings are compared with it", error)
+            if isinstance(error, UnknownKey | Unsealed):
+                _log.info("%s; the keyrings are compared with it", error)  # as when a peer joins
             else:
                 _log.warning("refused a datagram from %s: %s", split_address(address), error)
         if isinstance(error, SealError) and error.sender is not None:

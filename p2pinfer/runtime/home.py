@@ -159,9 +159,7 @@ def load_owner(directory: Path) -> Identity:
     """
     path = directory / _OWNER
     if not path.exists():
-        raise ConfigError(
-            f"{directory} holds no owner's key: change the keyring where the swarm was founded"
-        )
+        raise ConfigError(f"{directory} holds no owner's key: change the keyring where the swarm was founded")
     return Identity.load(path)
 
 

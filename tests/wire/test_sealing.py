@@ -130,7 +130,7 @@ def test_no_bit_of_a_sealed_datagram_can_be_changed() -> None:
 
 
 def test_every_byte_of_the_header_is_bound_to_the_seal_itself() -> None:
-    """Also for a member, who can sign anything: another's sealed body is worth nothing under its own header."""
+    """Also against a member, who can sign anything: it cannot put its own header before another's body."""
     alice = envelopes(ALICE)
     datagram = alice.seal(PING, NOW)
     fields = msgpack.unpackb(datagram)
