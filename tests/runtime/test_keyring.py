@@ -1,4 +1,4 @@
-"""The keyring of running peers, over the loopback: rotated while they talk, kept on disk, refused to others."""
+"""The keyring of running peers on the loopback: rotated while they talk, kept on disk, refused to others."""
 
 from __future__ import annotations
 
