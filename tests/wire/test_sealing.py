@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from itertools import pairwise
 
@@ -181,18 +182,13 @@ def test_another_key_of_the_same_id_does_not_open_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("p2pinfer.wire.messages.keyring.key_id", lambda key: b"same")
     one, other = (first_keyring(OWNER.public_key, key, sign) for key in (OLD, NEW))
     one, other = (
-        Keyring(notice=each.notice.__class__(**{**_fields(each), "primary": b"same"}), keys=each.keys)
+        Keyring(notice=dataclasses.replace(each.notice, primary=b"same"), keys=each.keys)
         for each in (one, other)
     )
     with pytest.raises(SealError) as refused:
         envelopes(BOB, other).open(envelopes(ALICE, one).seal(PING, NOW), NOW)
     assert not isinstance(refused.value, UnknownKey)
     assert envelopes(BOB, one).open(envelopes(ALICE, one).seal(PING, NOW), NOW).message == PING
-
-
-def _fields(keyring: Keyring) -> dict[str, object]:
-    names = ("public_key", "version", "digest", "signature")
-    return {name: getattr(keyring.notice, name) for name in names}
 
 
 def test_what_the_cores_may_pack_fits_a_datagram_of_an_invited_peer() -> None:
