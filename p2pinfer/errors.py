@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from p2pinfer.ids import Span
+    from p2pinfer.ids import PeerId, Span
 
 __all__ = [
     "P2PInferError",
@@ -21,6 +21,9 @@ __all__ = [
     "FrameTooLarge",
     "SignatureError",
     "ReplayError",
+    "SealError",
+    "UnknownKey",
+    "Unsealed",
     "WrongSwarm",
     "CertificateError",
     "CertificateExpired",
@@ -79,6 +82,31 @@ class SignatureError(RemoteProtocolError):
 
 class ReplayError(RemoteProtocolError):
     """A message seen before, or outside the time window. Drop it; check the clocks if it persists."""
+
+
+class SealError(RemoteProtocolError):
+    """A proven member's datagram that does not open with the key it names. Its fault; drop it.
+
+    Unlike a forgery it says who sent it: the envelope's signature was good.
+
+    Attributes:
+        sender: The member; None where the error was told by another peer.
+    """
+
+    def __init__(self, message: str, *, sender: PeerId | None = None) -> None:
+        super().__init__(message)
+        self.sender = sender
+
+
+class UnknownKey(SealError):
+    """A proven member sealed with a key that we lack: one of us missed a rotation. Nobody's fault; drop it.
+
+    Whoever catches it compares keyrings with the sender over a stream, which mends it.
+    """
+
+
+class Unsealed(SealError):
+    """A proven member sent in the open where this swarm seals: it has no keyring yet. Drop it; as above."""
 
 
 class WrongSwarm(RemoteProtocolError):

@@ -1,8 +1,9 @@
-"""A peer's Ed25519 key pair, and the checking of others' signatures. The only file that imports nacl.
+"""A peer's Ed25519 key pair, the checking of signatures, and sealing. The only file that imports nacl.
 
 Rules:
 
-1. The secret leaves an `Identity` in one way only: into its key file, which nobody else may read.
+1. The secret leaves an `Identity` in one way only: into its key file, which nobody else may read. What is
+   derived from it does not lead back.
 2. A key file is never overwritten: a lost key is a lost place in every swarm that admitted it.
 3. A signature that was found good is not checked again: checking takes as long as a hundred messages.
 """
@@ -20,17 +21,31 @@ from typing import Any, NoReturn, TypeVar
 import nacl.bindings
 import nacl.exceptions
 
-from p2pinfer.errors import ConfigError, LocalProtocolError, SignatureError, StorageError
+from p2pinfer.errors import ConfigError, LocalProtocolError, SealError, SignatureError, StorageError
 from p2pinfer.files import create_file
 from p2pinfer.ids import PeerId
 from p2pinfer.wire.codec import signing_bytes
 from p2pinfer.wire.messages.records import Signed
 
-__all__ = ["PUBLIC_KEY_SIZE_BYTES", "SIGNATURE_SIZE_BYTES", "Identity", "Verifier", "verify"]
+__all__ = [
+    "NONCE_SIZE_BYTES",
+    "PUBLIC_KEY_SIZE_BYTES",
+    "SEAL_SIZE_BYTES",
+    "SIGNATURE_SIZE_BYTES",
+    "Identity",
+    "Verifier",
+    "seal",
+    "unseal",
+    "verify",
+]
 
 SEED_SIZE_BYTES = 32
 PUBLIC_KEY_SIZE_BYTES = 32
 SIGNATURE_SIZE_BYTES = 64
+SEAL_SIZE_BYTES = 16
+"""What sealing adds: the tag of Poly1305."""
+NONCE_SIZE_BYTES = 24
+"""XChaCha20's: long enough for a hash, so that nobody has to count across restarts."""
 CACHE_COUNT_MAX = 4096
 """Good signatures remembered: some hundred bytes each, and several times the members of a large swarm."""
 
@@ -120,6 +135,10 @@ class Identity:
         """Return the 64-byte signature of `data`. The caller separates domains by a prefix of its own."""
         return nacl.bindings.crypto_sign(data, self._secret)[:SIGNATURE_SIZE_BYTES]
 
+    def derive(self, purpose: bytes) -> bytes:
+        """Return a secret of 32 bytes: always the same for one purpose, and no way back to this key."""
+        return hashlib.blake2b(purpose, key=self._secret[:SEED_SIZE_BYTES], digest_size=32).digest()
+
     def sign_statement(self, statement: S) -> S:
         """Return the statement with its signature; this bound method is a `records.Sign`.
 
@@ -180,6 +199,30 @@ def verify(public_key: bytes, data: bytes, signature: bytes) -> None:
         nacl.bindings.crypto_sign_open(signature + data, public_key)
     except nacl.exceptions.BadSignatureError:
         raise SignatureError("the signature does not match its key") from None
+
+
+def seal(key: bytes, nonce: bytes, body: bytes, header: bytes) -> bytes:
+    """Encrypt a body and bind a header to it, with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha).
+
+    One key and nonce must never seal two bodies.
+    """
+    sealed: bytes = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(body, header, nonce, key)
+    return sealed
+
+
+def unseal(key: bytes, nonce: bytes, sealed: bytes, header: bytes) -> bytes:
+    """Return the body that was sealed.
+
+    Raises:
+        SealError: Key, nonce, header or body is not what was sealed.
+    """
+    if len(sealed) < SEAL_SIZE_BYTES:
+        raise SealError(f"a seal has at least {SEAL_SIZE_BYTES} bytes")
+    try:
+        body: bytes = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, header, nonce, key)
+    except nacl.exceptions.CryptoError:
+        raise SealError("the seal does not open with its key") from None
+    return body
 
 
 def _check_sizes(public_key: bytes, signature: bytes) -> None:

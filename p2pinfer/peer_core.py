@@ -7,6 +7,7 @@ to a part: it only knows which message is whose, and who wants to hear which new
     SWIM: a round trip was measured           ->  planner's costs
     streams: a connection ended               ->  SWIM probes that member; sessions through it
     hop: speed and load changed               ->  SWIM gossips the new record
+    SWIM: a state exchange is sent            ->  the keyrings are compared with it
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ from p2pinfer.inference.placement import Resident, choose_move
 from p2pinfer.inference.planner import missing_layers
 from p2pinfer.swim.config import SwimConfig
 from p2pinfer.swim.core import SwimCore
+from p2pinfer.swim.keyring import KeyringCore
 from p2pinfer.swim.news import MemberDead, MemberJoined, MemberLeft, MemberUpdated, RoundTrip
 from p2pinfer.wire.messages import dht as dht_messages
 from p2pinfer.wire.messages import inference as inference_messages
+from p2pinfer.wire.messages import keyring as keyring_messages
 from p2pinfer.wire.messages import swim as swim_messages
+from p2pinfer.wire.messages.keyring import Keyring
 from p2pinfer.wire.messages.records import Holding, PeerRecord, Sign
+from p2pinfer.wire.messages.swim import StateRequest
 from p2pinfer.work import EngineOutput
 
 __all__ = ["PeerConfig", "PeerCore"]
@@ -54,6 +59,8 @@ class PeerConfig:
     dht: DhtConfig = field(default_factory=DhtConfig.lan)
     hop: HopConfig = field(default_factory=HopConfig)
     entry: EntryConfig = field(default_factory=EntryConfig)
+    owner: bytes = b""
+    """Whose keyring is taken: the swarm's owner's public key. Empty where datagrams are not sealed."""
 
 
 class PeerCore:
@@ -77,6 +84,7 @@ class PeerCore:
         self.dht = DhtCore(
             public_key=public_key, endpoint=endpoint, config=config.dht, rng=rng, sign=sign, now=now
         )
+        self.keyring = KeyringCore(owner=config.owner, config=config.swim, rng=rng)
         self.hop = HopCore(me=self.contact, config=config.hop)
         self.entry = EntryCore(me=self.contact, config=config.entry, rng=rng)
         self._owners = _message_owners()
@@ -254,6 +262,18 @@ class PeerCore:
         """End a generation that was opened here."""
         return self._carry(self.entry.cancel(session, now), now)
 
+    def publish_keyring(self, keyring: Keyring, now: float) -> list[Effect]:
+        """Put the owner's next keyring into force, here and in the whole swarm.
+
+        Raises:
+            LocalProtocolError: It is not the owner's, or not newer than what is here.
+        """
+        return self._carry(self.keyring.publish(keyring, now), now)
+
+    def survey_keyring(self, now: float) -> list[Effect]:
+        """Ask the members which version of the keyring they have."""
+        return self._carry(self.keyring.survey(now), now)
+
     # --- inputs -------------------------------------------------------------------------------
 
     def receive(self, sender: Contact, message: Message, now: float) -> list[Effect]:
@@ -277,9 +297,18 @@ class PeerCore:
         """A stream ended: whoever relied on it hears of it."""
         effects = self.entry.disconnected(contact, now) + self.hop.disconnected(contact, now)
         effects += self.swim.disconnected(contact, now)
+        effects += self.keyring.disconnected(contact, now)
         if contact.peer is not None:
             effects += self.swim.suspect(contact.peer, now)
         return self._carry(effects, now)
+
+    def unopened(self, sender: Contact, now: float) -> list[Effect]:
+        """A datagram that a member sent is sealed in another way than this peer can open."""
+        return self._carry(self.keyring.unopened(sender, now), now)
+
+    def disk_failed(self, key: str, now: float) -> list[Effect]:
+        """The disk did not take what a core wanted kept: of those, all can go on without."""
+        return self._carry(self.keyring.disk_failed(key, now), now)
 
     def computed(self, results: tuple[EngineOutput, ...], now: float) -> list[Effect]:
         """The engine's outputs of the oldest batch."""
@@ -288,7 +317,7 @@ class PeerCore:
     def tick(self, now: float) -> list[Effect]:
         """Let every core do what is due."""
         effects: list[Effect] = []
-        for core in (self.entry, self.hop, self.swim, self.dht):
+        for core in (self.entry, self.hop, self.keyring, self.swim, self.dht):
             if core.deadline is not None and now >= core.deadline:
                 effects += core.tick(now)
         return self._carry(effects + self._maybe_announce(now), now)
@@ -297,7 +326,8 @@ class PeerCore:
     def deadline(self) -> float | None:
         """The earliest deadline of any core."""
         if not self._is_gossip_at_known:
-            self._gossip_at = _earliest(self.swim.deadline, self.dht.deadline)
+            gossip_at = _earliest(self.swim.deadline, self.dht.deadline)
+            self._gossip_at = _earliest(gossip_at, self.keyring.deadline)
             self._is_gossip_at_known = True
         return _earliest(_earliest(self.entry.deadline, self.hop.deadline), self._gossip_at)
 
@@ -317,6 +347,7 @@ class PeerCore:
             "dht": self.dht.statistics(),
             "hop": self.hop.statistics(),
             "entry": self.entry.statistics(),
+            "keyring": self.keyring.statistics(),
         }
 
     # --- news ---------------------------------------------------------------------------------
@@ -328,6 +359,8 @@ class PeerCore:
         self._is_gossip_at_known = False
         if owner == "swim":
             return self.swim.receive(sender, message, now)
+        if owner == "keyring":
+            return self.keyring.receive(sender, message, now)
         return self.dht.receive(sender, message, now) if owner == "dht" else []
 
     def _route_inference(self, sender: Contact, message: Message, now: float) -> list[Effect]:
@@ -369,6 +402,9 @@ class PeerCore:
             match effect:
                 case Send(to=to, message=message) if to.peer == self._me:
                     more = self._route(self.contact, message, now)
+                case Send(to=to, message=StateRequest()):
+                    # Before it: a joiner has the keys when it learns whom to send datagrams to.
+                    outside += [*self.keyring.exchange(to), effect]
                 case Notify(news=news):
                     outside.append(effect)
                     more = self._on_news(news, now)
@@ -382,11 +418,13 @@ class PeerCore:
         match news:
             case MemberJoined(record=record) | MemberUpdated(record=record):
                 contact = record.contact
+                self.keyring.member_came(contact)
                 if self._book.put(contact, record.holding) and contact.peer is not None:
                     self.entry.member_came(contact.peer, now)
                 return self.dht.heard(contact, now) + self._maybe_hand_over(now)
             case MemberDead(peer=peer) | MemberLeft(peer=peer):
                 self._book.forget(peer)
+                self.keyring.member_gone(peer)
                 return self.entry.member_dead(peer, now) + self.dht.forget(peer, now)
             case RoundTrip(peer=peer, seconds=seconds):
                 self._book.took(peer, seconds)
@@ -429,7 +467,13 @@ def _earliest(one: float | None, other: float | None) -> float | None:
 
 def _message_owners() -> dict[type, str]:
     owners: dict[type, str] = {}
-    for name, module in (("swim", swim_messages), ("dht", dht_messages), ("inference", inference_messages)):
+    modules = {
+        "swim": swim_messages,
+        "keyring": keyring_messages,
+        "dht": dht_messages,
+        "inference": inference_messages,
+    }
+    for name, module in modules.items():
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, Message) and value.__module__ == module.__name__:
                 owners[value] = name

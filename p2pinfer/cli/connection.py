@@ -27,6 +27,10 @@ class Client(Protocol):
         """Ask the node how it is."""
         ...
 
+    async def keyring(self, action: str, key: str = "", *, force: bool = False) -> dict[str, Any]:
+        """Have the node list or change the swarm's keyring."""
+        ...
+
 
 class Connect(Protocol):
     """What opens a connection: `runtime.client.connect`, or a test's own."""

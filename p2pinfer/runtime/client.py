@@ -26,6 +26,7 @@ from p2pinfer.wire.messages.client import (
     Summary,
     TextPiece,
 )
+from p2pinfer.wire.messages.keyring import KeyringAnswer, KeyringCommand
 
 __all__ = ["Client", "connect"]
 
@@ -60,6 +61,20 @@ class Client:
             raise RemoteProtocolError(f"the node answered a StatusRequest with {type(reply).__name__}")
         status: dict[str, Any] = json.loads(reply.json)
         return status
+
+    async def keyring(self, action: str, key: str = "", *, force: bool = False) -> dict[str, Any]:
+        """Have the node list or change the swarm's keyring; `docs/cli.md` lists the keys of the answer.
+
+        Raises:
+            P2PInferError: What the node answers instead.
+        """
+        command = KeyringCommand(action=action, key=key, force=force)
+        async with self._streams.call(self.node, command) as responses:
+            reply = await responses.one()
+        if not isinstance(reply, KeyringAnswer):
+            raise RemoteProtocolError(f"the node answered a KeyringCommand with {type(reply).__name__}")
+        answer: dict[str, Any] = json.loads(reply.json)
+        return answer
 
 
 @asynccontextmanager

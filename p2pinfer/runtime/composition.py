@@ -19,11 +19,12 @@ from p2pinfer.runtime.datagrams import Datagrams
 from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.driver import Driver
 from p2pinfer.runtime.handshake import Credentials
-from p2pinfer.runtime.home import Home
+from p2pinfer.runtime.home import Home, load_keyring
 from p2pinfer.runtime.planes import Inputs, Planes
 from p2pinfer.runtime.sockets import Sockets
 from p2pinfer.runtime.streams import Streams, StreamsEvents
 from p2pinfer.swim.config import SwimConfig
+from p2pinfer.swim.keyring import KEYRING_KEY
 from p2pinfer.wire.envelope import Envelopes
 
 __all__ = ["Parts", "compose"]
@@ -59,11 +60,16 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
     core = PeerCore(
         public_key=home.identity.public_key,
         endpoint=endpoint,
-        config=_core_config(config),
+        config=replace(_core_config(config), owner=b"" if home.swarm.is_open else home.swarm.id),
         rng=random.Random(os.urandom(32)),
         sign=home.identity.sign_statement,
         now=clock.now(),
     )
+    envelopes = Envelopes(home.identity, home.swarm, home.membership, verifier)
+    keyring = load_keyring(home, disk.load().get(KEYRING_KEY), verifier)
+    if keyring is not None:
+        core.keyring.restore(keyring)
+        envelopes.use_keyring(keyring)
     events = StreamsEvents()
     streams = Streams(
         Credentials(home.identity, home.swarm, home.membership, verifier),
@@ -74,9 +80,10 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
     inputs: list[Inputs] = []  # the planes want somebody to tell before the driver is there
     datagrams = Datagrams(
         sockets.datagrams,
-        Envelopes(home.identity, home.swarm, home.membership, verifier),
+        envelopes,
         clock,
         lambda sender, message: inputs[0].on_datagram(sender, message),
+        lambda sender: inputs[0].on_unopened(sender),
     )
     planes = Planes(datagrams, streams, disk)
     driver = Driver(core, clock=clock, performer=planes)

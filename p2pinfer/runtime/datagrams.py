@@ -5,12 +5,14 @@ Rules:
 1. Sending never waits: what the socket does not take is dropped and counted, as any network may do.
 2. Receiving takes a bounded number of datagrams before other tasks get a turn, cheapest checks first: a
    flood costs its share of one core, not the loop.
-3. What is refused is counted by the name of its error and leaves no other trace.
+3. What is refused is counted by the name of its error. A member that seals with a key that we lack, or does
+   not seal, is told apart from whoever is no member: the log says so of each, once in a while.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,13 +20,22 @@ from collections.abc import Callable, Sequence
 import trio
 
 from p2pinfer.effects import Message, Plane
-from p2pinfer.errors import LocalProtocolError, RemoteProtocolError
+from p2pinfer.errors import (
+    CertificateError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    SealError,
+    SignatureError,
+    UnknownKey,
+    Unsealed,
+)
 from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.sockets import split_address
 from p2pinfer.wire.envelope import DATAGRAM_SIZE_BYTES_MAX, Envelopes
+from p2pinfer.wire.messages.keyring import Keyring
 
-__all__ = ["Datagrams", "OnDatagram"]
+__all__ = ["Datagrams", "OnDatagram", "OnUnopened"]
 
 _TURN_COUNT_MAX = 64
 """Datagrams for each turn: as garbage they cost some 0.3 ms."""
@@ -32,9 +43,19 @@ _TURN_S = 0.001
 """... and no new one after this long: a forged one costs 60 to 100 us, for its signature."""
 _NAMES_COUNT_MAX = 256
 """Host names remembered; peers advertise addresses, so only what people typed is a name."""
+_LOG_INTERVAL_S = 60.0
+"""Between two lines of the log on one kind of refusal: a flood must not fill the disk."""
+
+_log = logging.getLogger(__name__)
 
 OnDatagram = Callable[[Contact, Message], bool]
 """Takes an authenticated message at once; False where there is no room for it."""
+OnUnopened = Callable[[Contact], None]
+"""Told of a member whose datagram did not open."""
+
+
+def _ignore(sender: Contact) -> None:
+    """Take no notice."""
 
 
 class Datagrams:
@@ -45,15 +66,23 @@ class Datagrams:
         envelopes: Signs and checks.
         clock: Dates what is sent.
         on_message: Given each message with its sender, at the address that it came from.
+        on_unopened: Told of the sender of each that is sealed in another way than we can open.
     """
 
     def __init__(
-        self, sockets: Sequence[socket.socket], envelopes: Envelopes, clock: Clock, on_message: OnDatagram
+        self,
+        sockets: Sequence[socket.socket],
+        envelopes: Envelopes,
+        clock: Clock,
+        on_message: OnDatagram,
+        on_unopened: OnUnopened = _ignore,
     ) -> None:
         self._sockets = tuple(sockets)
         self._envelopes = envelopes
         self._clock = clock
         self._on_message = on_message
+        self._on_unopened = on_unopened
+        self._log_after: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
         self._addresses: dict[str, str] = {}
         self._names_wanted: dict[str, tuple[Endpoint, bytes]] = {}
@@ -79,6 +108,10 @@ class Datagrams:
         data = self._envelopes.seal(message, self._clock.now())
         address = self._addresses.get(to.endpoint.host) or self._address_of(to.endpoint, data)
         return address is not None and self._send(data, address, to.endpoint.port)
+
+    def use_keyring(self, keyring: Keyring) -> None:
+        """Seal and open with these keys from now on."""
+        self._envelopes.use_keyring(keyring)
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start: sent, received, and what was dropped by reason; a copy."""
@@ -125,13 +158,26 @@ class Datagrams:
         try:
             opened = self._envelopes.open(data, now)
         except RemoteProtocolError as error:
-            self._counts[f"dropped: {type(error).__name__}"] += 1
+            self._refuse(error, address, now)
             return
         if opened.message.PLANE is not Plane.DATAGRAM:
             self._counts["dropped: wrong plane"] += 1
             return
         if not self._on_message(Contact(opened.sender, split_address(address)), opened.message):
             self._counts["dropped: inbox full"] += 1
+
+    def _refuse(self, error: RemoteProtocolError, address: tuple[object, ...], now: float) -> None:
+        kind = type(error).__name__
+        self._counts[f"dropped: {kind}"] += 1
+        is_noteworthy = isinstance(error, SealError | SignatureError | CertificateError)
+        if is_noteworthy and now >= self._log_after.get(kind, now):
+            self._log_after[kind] = now + _LOG_INTERVAL_S
+            if isinstance(error, UnknownKey | Unsealed):
+                _log.info("%s; the keyrings are compared with it", error)  # as when a peer joins
+            else:
+                _log.warning("refused a datagram from %s: %s", split_address(address), error)
+        if isinstance(error, SealError) and error.sender is not None:
+            self._on_unopened(Contact(error.sender, split_address(address)))
 
     def _address_of(self, endpoint: Endpoint, data: bytes) -> str | None:
         """The numeric address of a host; None while a name is being looked up, which would wait."""

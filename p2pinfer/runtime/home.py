@@ -1,27 +1,44 @@
 """A peer's home: its key, its swarm and its membership, in the data directory.
 
 identity.key      this peer's own key; never leaves the machine
-owner.key         only where the swarm was founded: whoever has it decides who is a member
+owner.key         only where the swarm was founded: whoever has it decides who is a member and which keys
+                  seal the datagrams
 swarm.json        which swarm, and addresses to come back through
 membership        the certificates that show that this peer was admitted
+state/keyring     the newest keyring, kept by the core; see `runtime/disk.py`
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2pinfer.errors import ConfigError, StorageError
+from p2pinfer.errors import ConfigError, RemoteProtocolError, StorageError
 from p2pinfer.files import replace_file
-from p2pinfer.identity import Identity
+from p2pinfer.identity import Identity, Verifier
 from p2pinfer.ids import Endpoint, SwarmId
 from p2pinfer.membership import BACKDATE_S, Invite, SwarmPolicy, issue_certificate, load_membership
-from p2pinfer.wire.codec import encode
+from p2pinfer.swim.rotation import first_keyring
+from p2pinfer.wire.codec import decode_signed, encode
+from p2pinfer.wire.messages.keyring import Keyring
 from p2pinfer.wire.messages.membership import Membership
 
-__all__ = ["ADMITTED_S", "Home", "client_home", "invited_client", "make_invite", "open_home"]
+__all__ = [
+    "ADMITTED_S",
+    "Home",
+    "client_home",
+    "invited_client",
+    "load_client",
+    "load_keyring",
+    "load_owner",
+    "make_invite",
+    "open_home",
+]
+
+_log = logging.getLogger(__name__)
 
 ADMITTED_S = 10 * 365 * 86400.0
 """How long the founder admits itself for. Others are members as long as their invite is good."""
@@ -32,6 +49,7 @@ _MEMBERSHIP = "membership"
 _CLIENT_KEY = "client.key"
 _CLIENT_MEMBERSHIP = "client.membership"
 _ADDRESSES_COUNT_MAX = 16
+_FIRST_KEY = b"p2pinfer first sealing key v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +120,7 @@ def client_home(directory: Path) -> Home:
             f"{directory} belongs to no swarm: start a node first (python -m p2pinfer.node), "
             "or give an invite with --join"
         )
-    identity = Identity.load(directory / _CLIENT_KEY)
+    identity = load_client(directory)
     membership = _read_membership(directory / _CLIENT_MEMBERSHIP, known[0])
     return Home(directory, identity, known[0], membership, known[1])
 
@@ -131,6 +149,55 @@ def make_invite(directory: Path, addresses: Sequence[Endpoint], valid_s: float, 
     if known is None or not path.exists():
         raise ConfigError(f"{directory} holds no owner's key: make invites where the swarm was founded")
     return Invite.create(Identity.load(path), addresses, valid_s, now, is_open=known[0].is_open)
+
+
+def load_owner(directory: Path) -> Identity:
+    """Return the key of the swarm's owner.
+
+    Raises:
+        ConfigError: The swarm was founded elsewhere.
+    """
+    path = directory / _OWNER
+    if not path.exists():
+        raise ConfigError(f"{directory} holds no owner's key: change the keyring where the swarm was founded")
+    return Identity.load(path)
+
+
+def load_client(directory: Path) -> Identity:
+    """Return the key of the command line of this data directory.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    return Identity.load(directory / _CLIENT_KEY)
+
+
+def load_keyring(home: Home, stored: bytes | None, verifier: Verifier) -> Keyring | None:
+    """Return the keyring that the disk has, or the first one where the swarm was founded and it has none.
+
+    The first key follows from the owner's, so that the first version is the same however often it is made.
+
+    Args:
+        home: Who the peer is, and its swarm.
+        stored: What the core kept.
+        verifier: Checks the owner's signature.
+    """
+    if home.swarm.is_open:
+        return None  # everybody could fetch it
+    if stored is not None:
+        try:
+            keyring, statements = decode_signed(stored)
+            for statement in statements:
+                verifier.verify_statement(statement)
+            if isinstance(keyring, Keyring) and keyring.is_sound(home.swarm.id):
+                return keyring
+            _log.warning("the keyring on disk is not this swarm's: it is fetched anew")
+        except RemoteProtocolError as error:
+            _log.warning("the keyring on disk is damaged (%s): it is fetched anew", error)
+    if not (home.directory / _OWNER).exists():
+        return None
+    owner = load_owner(home.directory)
+    return first_keyring(owner.public_key, owner.derive(_FIRST_KEY), owner.sign_statement)
 
 
 def _found(directory: Path, identity: Identity, now: float) -> Home:

@@ -19,11 +19,7 @@ import trio
 from p2pinfer.config import NodeConfig, node_config
 from p2pinfer.effects import Deliver, Effect, Misbehaved, Notify
 from p2pinfer.engine.api import Engine
-from p2pinfer.errors import (
-    Cancelled,
-    ModelNotFound,
-    NoChain,
-)
+from p2pinfer.errors import Cancelled, ModelNotFound, NoChain
 from p2pinfer.ids import Endpoint, PeerId, SessionId
 from p2pinfer.inference.generation import Request
 from p2pinfer.inference.hop_core import ServedSpan
@@ -40,6 +36,7 @@ from p2pinfer.runtime.groups import Groups
 from p2pinfer.runtime.held_span import HeldSpan
 from p2pinfer.runtime.home import make_invite, open_home
 from p2pinfer.runtime.joining import join_swarm
+from p2pinfer.runtime.keyring import Keyring
 from p2pinfer.runtime.load import Load
 from p2pinfer.runtime.nurseries import hold_tasks, unwrapped
 from p2pinfer.runtime.placing import Placer
@@ -85,6 +82,8 @@ class Peer:
         """Computing one span together with other peers: `runtime/groups.py`."""
         self.swarm = Swarm(parts.driver, parts.core)
         """Who is in the swarm, and what they say: `runtime/swarm.py`."""
+        self.keyring = Keyring(parts)
+        """The keys that seal the swarm's datagrams, for its owner to change: `runtime/keyring.py`."""
 
     # --- for applications ---------------------------------------------------------------------
 

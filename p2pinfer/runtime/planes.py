@@ -23,6 +23,7 @@ from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.driver import Driver
 from p2pinfer.runtime.streams import Streams
 from p2pinfer.runtime.worker import Worker
+from p2pinfer.swim.keyring import KeyringChanged
 from p2pinfer.work import EngineOutput
 
 __all__ = ["Inputs", "Planes"]
@@ -92,10 +93,15 @@ class Planes:
         self._asked.append(effect)
 
     def handle(self, effect: Deliver | Notify | Misbehaved) -> None:
-        """Tell the application."""
+        """Tell the application; a new keyring is in use before anything else is sent."""
         if isinstance(effect, Misbehaved):
             self._counts["misbehaved"] += 1
             _log.warning("peer %s misbehaves: %s", effect.peer.short, effect.reason)
+        if isinstance(effect, Notify) and isinstance(effect.news, KeyringChanged):
+            keyring = effect.news.keyring
+            self._datagrams.use_keyring(keyring)
+            count, name = len(keyring.keys), keyring.notice.primary.hex()
+            _log.info("keyring version %d: %d keys, sealing with %s", keyring.version, count, name)
         self.on_effect(effect)
 
     def statistics(self) -> dict[str, int]:
@@ -112,6 +118,10 @@ class Inputs:
     def on_datagram(self, sender: Contact, message: Message) -> bool:
         """Take a datagram's message, or drop it where the core cannot keep up."""
         return self._driver.offer(lambda core, now: core.receive(sender, message, now))
+
+    def on_unopened(self, sender: Contact) -> None:
+        """A member's datagram did not open. May be lost: it comes with the next one again."""
+        self._driver.offer(lambda core, now: core.unopened(sender, now))
 
     def on_messages(self, sender: Contact, messages: Sequence[Message]) -> Awaitable[None]:
         """Take what came together on a stream; the wait for room is what slows the sender down."""

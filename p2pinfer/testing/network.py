@@ -39,8 +39,8 @@ __all__ = [
 
 DATAGRAM_SIZE_BYTES_MAX = 1400
 """Bytes; what passes Ethernet and the usual tunnels unfragmented (memberlist's default UDPBufferSize)."""
-ENVELOPE_SIZE_BYTES = 134
-"""What wire/envelope.py adds to a datagram at least; certificates come on top."""
+ENVELOPE_SIZE_BYTES = 154
+"""What wire/envelope.py adds to a datagram at least, sealed; certificates come on top."""
 LAN_LATENCY = Latency(0.0002, 0.0008)
 """Seconds one way; a switched or wireless local network."""
 SIZES_KEPT_COUNT_MAX = 512

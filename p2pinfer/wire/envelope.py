@@ -2,18 +2,27 @@
 
     [version, swarm hint, public key, [certificate, ...], sequence, time_ms, body, signature]
 
-The signature is the last 64 bytes. It covers a prefix, the whole id of the swarm, of which the hint is the
-first eight bytes, and all bytes of the datagram before it. Rules:
+In version 1 the body is a message; in version 2 it is sealed with a key of the swarm's keyring:
+
+    key id (4 bytes), XChaCha20-Poly1305 of the message (16 bytes more than it has)
+
+Everything before the body is bound to it as associated data, and its hash is the nonce: sender, sequence and
+time never come twice. The signature is the last 64 bytes. It covers a prefix, the whole id of the swarm, of
+which the hint is the first eight bytes, and all bytes of the datagram before it. Rules:
 
 1. What costs little is checked first: size, version and swarm by comparing bytes, then the time, the replay
    window, and only then a signature. Garbage is refused without cryptography.
-2. Nothing of this peer's state changes until the signature and the membership were good.
+2. Nothing of this peer's state changes until the signature and the membership were good and the seal opened.
 3. What `open` returns is authenticated: the sender is a member, and every signed structure inside the
    message was signed by its owner. The owner of such a structure need not be the sender, nor a member.
+4. The seal is opened last: a member that missed a rotation is told apart from whoever is no member at all.
+   Once a peer has a keyring, it takes no version 1.
 """
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -26,13 +35,27 @@ from p2pinfer.errors import (
     DecodeError,
     LocalProtocolError,
     ReplayError,
+    SealError,
+    UnknownKey,
+    Unsealed,
     VersionMismatch,
     WrongSwarm,
 )
-from p2pinfer.identity import PUBLIC_KEY_SIZE_BYTES, SIGNATURE_SIZE_BYTES, Identity, Verifier, verify
+from p2pinfer.identity import (
+    NONCE_SIZE_BYTES,
+    PUBLIC_KEY_SIZE_BYTES,
+    SEAL_SIZE_BYTES,
+    SIGNATURE_SIZE_BYTES,
+    Identity,
+    Verifier,
+    seal,
+    unseal,
+    verify,
+)
 from p2pinfer.ids import PeerId
 from p2pinfer.membership import SwarmPolicy, check_membership
 from p2pinfer.wire.codec import decode_signed, encode
+from p2pinfer.wire.messages.keyring import KEY_ID_SIZE_BYTES, Keyring
 from p2pinfer.wire.messages.membership import CHAIN_COUNT_MAX, Certificate, Membership
 from p2pinfer.wire.replay import ReplayWindow
 
@@ -44,12 +67,16 @@ TIME_WINDOW_S = 60.0
 """How far a sender's clock may differ from ours, transit included."""
 MEMBERS_CACHE_COUNT_MAX = 4096
 """Memberships found good and kept until their first certificate runs out."""
-_VERSION = 1
+_OPEN, _SEALED = 1, 2
+"""The versions: as it is, and with a sealed body."""
 _PREFIX = b"p2pinfer datagram v1\x00"
 _HINT_SIZE_BYTES = 8
 _HEAD_SIZE_BYTES = 4
+_SIGNATURE_HEAD = bytes((0xC4, SIGNATURE_SIZE_BYTES))
 _FIXED_SIZE_BYTES = 1 + 1 + 10 + 34 + 1 + 9 + 9 + 3 + 66
 """Array, version, hint, key, chain, sequence, time, the body's length, signature."""
+_NUMBERS = struct.Struct(">BqBq")
+"""Sequence and time as msgpack has whole numbers of 64 bits (0xD3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +89,21 @@ class Opened:
 
 
 class Envelopes:
-    """Seals this peer's datagrams and opens those of others."""
+    """Seals this peer's datagrams and opens those of others.
+
+    Invariant: `_primary` is the id of one of `_keys`, or empty like them.
+    """
 
     __slots__ = (
-        "_certificates",
-        "_head",
+        "_heads",
         "_identity",
+        "_keys",
         "_members",
         "_prefix",
+        "_primary",
         "_replay",
         "_sequence",
+        "_starts",
         "_swarm",
         "_verifier",
         "_window_ms",
@@ -94,17 +126,28 @@ class Envelopes:
         self._swarm = swarm
         self._verifier = verifier
         self._window_ms = int(window_s * 1000)
-        self._head = bytes((0x98, _VERSION, 0xC4, _HINT_SIZE_BYTES)) + swarm.id[:_HINT_SIZE_BYTES]
+        hint = bytes((0xC4, _HINT_SIZE_BYTES)) + swarm.id[:_HINT_SIZE_BYTES]
+        self._heads = tuple(bytes((0x98, version)) + hint for version in (_OPEN, _SEALED))
         self._prefix = _PREFIX + swarm.id
-        self._certificates = tuple(encode(certificate) for certificate in membership.chain)
+        certificates = tuple(encode(certificate) for certificate in membership.chain)
+        own: bytes = msgpack.packb(identity.public_key) + msgpack.packb(certificates)
+        self._starts = tuple(head + own for head in self._heads)
         self._replay = ReplayWindow()
         self._members: OrderedDict[tuple[bytes, tuple[bytes, ...]], tuple[int, int]] = OrderedDict()
         self._sequence = 0
+        self._keys: dict[bytes, bytes] = {}
+        self._primary = b""
+
+    def use_keyring(self, keyring: Keyring) -> None:
+        """Seal with the keyring's primary key from now on, and open with any of its keys."""
+        self._keys = dict(zip(keyring.key_ids, keyring.keys, strict=True))
+        self._primary = keyring.notice.primary
 
     @property
     def overhead_bytes(self) -> int:
         """What an envelope adds to a message at most: a core packs up to 1400 bytes less this."""
-        return _FIXED_SIZE_BYTES + sum(2 + len(each) for each in self._certificates)
+        own = len(self._starts[0]) - len(self._heads[0]) - (2 + PUBLIC_KEY_SIZE_BYTES) - 1
+        return _FIXED_SIZE_BYTES + own + KEY_ID_SIZE_BYTES + SEAL_SIZE_BYTES
 
     def seal(self, message: Message, now: float) -> bytes:
         """Return the datagram that carries a message.
@@ -115,32 +158,30 @@ class Envelopes:
         # Microseconds of the first use: a restarted peer goes on above what it used before.
         self._sequence = self._sequence + 1 if self._sequence else max(1, int(now * 1e6))
         body = encode(message)
-        unsigned: bytes = msgpack.packb(
-            (
-                _VERSION,
-                self._swarm.id[:_HINT_SIZE_BYTES],
-                self._identity.public_key,
-                self._certificates,
-                self._sequence,
-                int(now * 1000),
-                body,
-                bytes(SIGNATURE_SIZE_BYTES),
-            )
-        )[:-SIGNATURE_SIZE_BYTES]
-        size = len(unsigned) + SIGNATURE_SIZE_BYTES
-        if size > DATAGRAM_SIZE_BYTES_MAX:
+        message_size = len(body)
+        numbers = _NUMBERS.pack(0xD3, self._sequence, 0xD3, int(now * 1000))
+        header = self._starts[1 if self._primary else 0] + numbers
+        if self._primary:
+            key = self._keys[self._primary]
+            body = self._primary + seal(key, _nonce(header), body, self._prefix + header)
+        size = len(body)
+        if len(header) + 3 + size + 2 + SIGNATURE_SIZE_BYTES > DATAGRAM_SIZE_BYTES_MAX:
             raise LocalProtocolError(
-                f"a {type(message).__name__} of {len(body)} bytes does not fit a datagram: pack fewer parts"
+                f"a {type(message).__name__} of {message_size} bytes does not fit a datagram: "
+                "pack fewer parts"
             )
+        length = bytes((0xC4, size)) if size < 256 else b"\xc5" + size.to_bytes(2, "big")
+        unsigned = b"".join((header, length, body, _SIGNATURE_HEAD))
         return unsigned + self._identity.sign(self._prefix + unsigned)
 
     def open(self, data: bytes, now: float) -> Opened:
         """Check a datagram and return what it carries.
 
         Raises:
-            RemoteProtocolError: One of its kinds, by what is wrong.
+            SealError: A kind of it: a member sealed it in another way than we can open.
+            RemoteProtocolError: One of its other kinds, by what is wrong.
         """
-        if not data.startswith(self._head) or len(data) > DATAGRAM_SIZE_BYTES_MAX:
+        if not data.startswith(self._heads) or len(data) > DATAGRAM_SIZE_BYTES_MAX:
             raise self._explain(data)
         public_key, certificates, sequence, time_ms, body, signature = _read(data)
         now_ms = int(now * 1000)
@@ -152,11 +193,33 @@ class Envelopes:
         self._replay.check(sender, sequence, now_ms - self._window_ms)
         verify(public_key, self._prefix + data[:-SIGNATURE_SIZE_BYTES], signature)
         self._check_member(public_key, certificates, now)
+        if self._keys or data[1] == _SEALED:
+            body = self._unsealed(sender, data, body)
         self._replay.advance(sender, sequence, time_ms)
         message, statements = decode_signed(body)
         for statement in statements:
             self._verifier.verify_statement(statement)
         return Opened(sender, public_key, message)
+
+    def _unsealed(self, sender: PeerId, data: bytes, body: bytes) -> bytes:
+        """Open the body of a datagram that a member signed."""
+        if data[1] != _SEALED:
+            raise Unsealed(
+                f"peer {sender.short} does not seal its datagrams: it has no keyring yet", sender=sender
+            )
+        name = body[:KEY_ID_SIZE_BYTES]
+        key = self._keys.get(name)
+        if key is None:
+            raise UnknownKey(
+                f"peer {sender.short} seals with key {name.hex()}, which is not in our keyring", sender=sender
+            )
+        header = data[: len(data) - len(body) - (2 if len(body) < 256 else 3) - 2 - SIGNATURE_SIZE_BYTES]
+        try:
+            return unseal(key, _nonce(header), body[KEY_ID_SIZE_BYTES:], self._prefix + header)
+        except SealError as error:
+            raise SealError(
+                f"a datagram of peer {sender.short} does not open with key {name.hex()}", sender=sender
+            ) from error
 
     def _explain(self, data: bytes) -> Exception:
         """Say why the first bytes are not ours; called only for what is refused."""
@@ -164,9 +227,9 @@ class Envelopes:
             return DecodeError(f"a datagram has at most {DATAGRAM_SIZE_BYTES_MAX} bytes")
         if len(data) < _HEAD_SIZE_BYTES or not 0x90 < data[0] < 0xA0 or data[1] >= 0x80:
             return DecodeError("not a p2pinfer datagram")
-        if data[1] != _VERSION:
-            return VersionMismatch(f"a datagram of version {data[1]}: we speak {_VERSION}")
-        if data[2:4] == self._head[2:4]:
+        if data[1] not in (_OPEN, _SEALED):
+            return VersionMismatch(f"a datagram of version {data[1]}: we speak {_OPEN} and {_SEALED}")
+        if data[2:4] == self._heads[0][2:4]:
             return WrongSwarm("a datagram of another swarm")
         return DecodeError("not a p2pinfer datagram")
 
@@ -193,6 +256,11 @@ class Envelopes:
         )
         if len(self._members) > MEMBERS_CACHE_COUNT_MAX:
             self._members.popitem(last=False)
+
+
+def _nonce(header: bytes) -> bytes:
+    """The nonce of a datagram: a hash of its sender, sequence and time, and of what stands beside them."""
+    return hashlib.blake2b(header, digest_size=NONCE_SIZE_BYTES).digest()
 
 
 def _read(data: bytes) -> tuple[bytes, tuple[bytes, ...], int, int, bytes, bytes]:

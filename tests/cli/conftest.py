@@ -27,6 +27,8 @@ class ListeningClient:
         self.asked: list[argparse.Namespace] = []
         self.play: Play = self._two_words
         self.state: dict[str, Any] = {}
+        self.ring: dict[str, Any] = {}
+        self.commands: list[tuple[str, str, bool]] = []
         self.interrupt_after = 0
         """Ctrl-C comes when a status is asked for so many times, before that answer."""
 
@@ -59,6 +61,11 @@ class ListeningClient:
         if self.interrupt_after == 0:
             signal.raise_signal(signal.SIGINT)
         return self.state
+
+    async def keyring(self, action: str, key: str = "", *, force: bool = False) -> dict[str, Any]:
+        self.commands.append((action, key, force))
+        await trio.lowlevel.checkpoint()
+        return self.ring
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def _number_bounds(hint: Any) -> tuple[int, int] | None:
 
 
 def test_every_tag_is_in_its_familys_range() -> None:
-    ranges = {"records": (1, 2), "membership": (3, 9), "swim": (16, 31), "dht": (32, 63)}
+    ranges = {"records": (1, 2), "membership": (3, 9), "swim": (16, 31), "dht": (32, 47), "keyring": (48, 63)}
     ranges |= {
         "inference": (64, 79),
         "shards": (80, 95),

@@ -25,6 +25,7 @@ from p2pinfer.errors import (
 from p2pinfer.identity import Identity, Verifier
 from p2pinfer.ids import Endpoint, SwarmId
 from p2pinfer.membership import Invite, SwarmPolicy, issue_certificate
+from p2pinfer.swim.rotation import first_keyring
 from p2pinfer.wire.codec import encode
 from p2pinfer.wire.envelope import DATAGRAM_SIZE_BYTES_MAX, Envelopes
 from p2pinfer.wire.messages.membership import Membership
@@ -37,6 +38,9 @@ OWNER, ALICE, BOB, EVE = (Identity.from_seed(bytes((i,)) * 32) for i in range(4)
 INVITE = Invite.create(OWNER, [Endpoint("192.0.2.1", 7946)], 3600.0, NOW)
 SWARM = INVITE.swarm
 PING = Ping(sequence=7, gossip=Gossip())
+RING = first_keyring(OWNER.public_key, b"k" * 32, OWNER.sign_statement)
+SEALING_SIZE_BYTES = 20
+"""The tag, and the key's id."""
 
 
 def record_of(identity: Identity, incarnation: int = 1) -> PeerRecord:
@@ -184,8 +188,8 @@ def test_delegate_without_may_invite() -> None:
 
 
 def test_chain_too_long() -> None:
-    alice = envelopes(ALICE)
-    alice._certificates *= 2
+    chain = INVITE.admit(ALICE, NOW, 600.0).chain * 2
+    alice = envelopes(ALICE, Membership(swarm=SWARM.id, chain=chain))
     with pytest.raises(DecodeError, match="at most 2 certificates"):
         envelopes(BOB).open(alice.seal(PING, NOW), NOW)
 
@@ -247,7 +251,7 @@ def test_a_datagram_above_the_size_is_refused_although_all_else_is_right() -> No
     alice, bob = envelopes(ALICE), envelopes(BOB)
     fields = msgpack.unpackb(alice.seal(PING, NOW))
     array = msgpack.unpackb(fields[6])
-    fields[6] = msgpack.packb([*array, bytes(1400 - alice.overhead_bytes)])
+    fields[6] = msgpack.packb([*array, bytes(1420 - alice.overhead_bytes)])
     unsigned = msgpack.packb(fields)[:-64]
     with pytest.raises(DecodeError, match="at most 1400 bytes"):
         bob.open(unsigned + ALICE.sign(alice._prefix + unsigned), NOW)
@@ -255,8 +259,8 @@ def test_a_datagram_above_the_size_is_refused_although_all_else_is_right() -> No
 
 def test_another_version_is_named() -> None:
     fields = msgpack.unpackb(envelopes(ALICE).seal(PING, NOW))
-    fields[0] = 2
-    with pytest.raises(VersionMismatch, match="version 2"):
+    fields[0] = 3
+    with pytest.raises(VersionMismatch, match="version 3"):
         envelopes(BOB).open(msgpack.packb(fields), NOW)
 
 
@@ -269,7 +273,7 @@ def test_garbage_is_refused_without_cryptography(monkeypatch: pytest.MonkeyPatch
     datagram = envelopes(ALICE).seal(PING, NOW)
     flood = [rng.randbytes(rng.randint(0, 1500)) for _ in range(300)]
     flood += [datagram[:size] for size in range(0, len(datagram), 5)] + [datagram + b"\x00" * 1400]
-    flood += [bob._head + rng.randbytes(rng.randint(0, 300)) for _ in range(300)]
+    flood += [bob._heads[index % 2] + rng.randbytes(rng.randint(0, 300)) for index in range(300)]
     for data in flood:
         with pytest.raises(RemoteProtocolError):
             bob.open(data, NOW)
@@ -287,7 +291,9 @@ def test_damaged_datagrams_raise_remote_errors_alone() -> None:
 
 def test_overhead_is_what_a_core_can_count_on() -> None:
     owner = envelopes(OWNER, Membership(swarm=SWARM.id))
+    assert owner.overhead_bytes == len(owner.seal(PING, NOW)) - len(encode(PING)) + 1 + SEALING_SIZE_BYTES
     for one in (envelopes(ALICE), owner):
+        one.use_keyring(RING)
         room = DATAGRAM_SIZE_BYTES_MAX - one.overhead_bytes
         for count in range(1, 12):
             message: Message = Gossip(records=tuple(record_of(ALICE, i) for i in range(count)))
