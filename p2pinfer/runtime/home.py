@@ -5,7 +5,7 @@ owner.key         only where the swarm was founded: whoever has it decides who i
                   seal the datagrams
 swarm.json        which swarm, and addresses to come back through
 membership        the certificates that show that this peer was admitted
-state/keyring     the newest keyring, kept by the core; see `runtime/disk.py`
+state/             what the cores keep (`runtime/disk.py`), the newest keyring among it
 """
 
 from __future__ import annotations

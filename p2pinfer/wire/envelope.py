@@ -6,9 +6,12 @@ In version 1 the body is a message; in version 2 it is sealed with a key of the 
 
     key id (4 bytes), XChaCha20-Poly1305 of the message (16 bytes more than it has)
 
-Everything before the body is bound to it as associated data, and its hash is the nonce: sender, sequence and
-time never come twice. The signature is the last 64 bytes. It covers a prefix, the whole id of the swarm, of
-which the hint is the first eight bytes, and all bytes of the datagram before it. Rules:
+Everything before the body is bound to it as associated data, and its hash is the nonce. Sender, sequence
+and time never come twice together: sequences begin with the microseconds of the start, so a peer whose clock
+was set back would have to send a million datagrams a second to meet its earlier self.
+
+The signature is the last 64 bytes. It covers a prefix, the whole id of the swarm, of which the hint is the
+first eight bytes, and all bytes of the datagram before it. Rules:
 
 1. What costs little is checked first: size, version and swarm by comparing bytes, then the time, the replay
    window, and only then a signature. Garbage is refused without cryptography.

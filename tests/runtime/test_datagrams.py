@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,11 +20,12 @@ from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.datagrams import Datagrams
 from p2pinfer.runtime.handshake import Credentials
 from p2pinfer.runtime.sockets import open_sockets
+from p2pinfer.swim.rotation import first_keyring
 from p2pinfer.wire.envelope import Envelopes
 from p2pinfer.wire.messages.handshake import Heartbeat
 from p2pinfer.wire.messages.membership import Membership
 from p2pinfer.wire.messages.swim import Nack
-from tests.runtime.swarm import LOOPBACK, SWARM, credentials_of, identity_of
+from tests.runtime.swarm import LOOPBACK, OWNER, SWARM, credentials_of, identity_of
 
 MESSAGE = Nack(sequence=7)
 
@@ -35,6 +37,7 @@ class Post:
         own = credentials or credentials_of(name)
         self.sockets = open_sockets(LOOPBACK)
         self.received: list[tuple[Contact, Message]] = []
+        self.unopened: list[Contact] = []
         self._room = room
         self._changed = trio.Event()
         self.datagrams = Datagrams(
@@ -42,6 +45,7 @@ class Post:
             Envelopes(own.identity, own.swarm, own.membership, own.verifier),
             Clock(),
             self._on_message,
+            lambda contact: self.unopened.append(contact),
         )
         self.contact = Contact(own.identity.peer_id, self.sockets.endpoint)
 
@@ -127,6 +131,40 @@ async def test_what_is_refused_is_counted_by_name_and_the_peer_lives_on() -> Non
     assert counts["dropped: SignatureError"] == 1
     assert counts["dropped: ReplayError"] == 1
     assert counts["dropped: DecodeError"] == 3
+
+
+async def test_a_member_with_another_key_is_told_apart_from_an_attacker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    rings = [first_keyring(OWNER.public_key, letter * 32, OWNER.sign_statement) for letter in (b"a", b"b")]
+    member, plain, second = Post("member"), Post("plain"), Post("second")
+    member.datagrams.use_keyring(rings[0])
+    second.datagrams.use_keyring(rings[1])
+    async with running(member, plain, second):
+        for _ in range(5):
+            member.datagrams.send_nowait(second.contact, MESSAGE)
+            plain.datagrams.send_nowait(second.contact, MESSAGE)
+        own = credentials_of("member")
+        envelopes = Envelopes(own.identity, own.swarm, own.membership, own.verifier)
+        envelopes.use_keyring(rings[1])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as attacker:
+            for _ in range(5):
+                forged = bytearray(envelopes.seal(MESSAGE, Clock().now()))
+                forged[-1] ^= 1
+                attacker.sendto(forged, (second.contact.endpoint.host, second.contact.endpoint.port))
+        member.datagrams.use_keyring(rings[1])
+        member.datagrams.send_nowait(second.contact, MESSAGE)
+        await second.wait(1)
+    counts = second.datagrams.statistics()
+    kinds = ("UnknownKey", "Unsealed", "SignatureError")
+    assert {kind: counts[f"dropped: {kind}"] for kind in kinds} == dict.fromkeys(kinds, 5)
+    assert sorted(second.unopened, key=str) == sorted([member.contact, plain.contact] * 5, key=str)
+    lines = [(each.levelname, each.getMessage()) for each in caplog.records]
+    assert len(lines) == 3, "one for each kind, whatever their number"
+    assert [level for level, text in lines if "seals with key" in text] == ["INFO"]
+    assert [level for level, text in lines if "does not seal" in text] == ["INFO"]
+    assert [level for level, text in lines if "signature does not match" in text] == ["WARNING"]
 
 
 async def test_a_full_inbox_drops_and_counts() -> None:
