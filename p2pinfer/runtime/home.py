@@ -2,7 +2,8 @@
 
 identity.key      this peer's own key; never leaves the machine
 owner.key         only where the swarm was founded: whoever has it decides who is a member
-swarm.json        which swarm, and addresses to come back through
+swarm.json        which swarm, and the addresses in its invite
+peers.json        the members lately alive, to come back through (`discovery/peer_cache.py`)
 membership        the certificates that show that this peer was admitted
 """
 
@@ -31,7 +32,6 @@ _SWARM = "swarm.json"
 _MEMBERSHIP = "membership"
 _CLIENT_KEY = "client.key"
 _CLIENT_MEMBERSHIP = "client.membership"
-_ADDRESSES_COUNT_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,6 @@ class Home:
     membership: Membership
     addresses: tuple[Endpoint, ...]
     """Where to enter the swarm; empty for its founder."""
-
-    def remember(self, addresses: Sequence[Endpoint]) -> None:
-        """Keep addresses of members for the next start.
-
-        Raises:
-            StorageError: The disk refused; the earlier ones are kept.
-        """
-        _write_swarm(self.directory, self.swarm, tuple(addresses)[:_ADDRESSES_COUNT_MAX])
 
 
 def open_home(directory: Path, join: Sequence[str], now: float) -> Home:

@@ -47,7 +47,6 @@ from p2pinfer.runtime.progress import Activity, OnProgress, Phase
 from p2pinfer.runtime.serving import load_own_span
 from p2pinfer.runtime.sockets import Sockets, open_sockets
 from p2pinfer.runtime.status import describe_holding, peer_status
-from p2pinfer.runtime.way_back import WayBack
 from p2pinfer.swim.news import Joined, MemberDead, MemberJoined, MemberLeft
 from p2pinfer.wire.messages.client import ChatMessage, GenerateRequest
 from p2pinfer.wire.messages.inference import Sampling
@@ -75,7 +74,6 @@ class Peer:
         self._entry_models: dict[bytes, EntryModel] = {}
         self._opening_model = trio.Lock()
         self._joined = trio.Event()
-        self._way_back = WayBack(parts)
         self._closed = trio.Event()
         parts.planes.on_effect = self._handle
         parts.streams.handlers.update(client_handlers(self))
@@ -275,7 +273,7 @@ class Peer:
                 _log.info("joined the swarm: %d members", count)
                 self._joined.set()
             case Notify(news=MemberJoined(record=record)):
-                self._way_back.changed()
+                self._parts.search.cache.changed()
                 _log.info(
                     "peer %s came: %s %s",
                     record.owner.short,
@@ -387,12 +385,13 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
         # Before the long work: who asks this node meanwhile hears what it does.
         node = {"endpoint": str(peer.endpoint), "peer_id": str(peer.id), "swarm": str(parts.home.swarm.id)}
         write_node_file(parts.config.node_path, node)
+        await trio.to_thread.run_sync(parts.search.cache.load)
+        tasks.start_soon(parts.search.finder.run)
         await join_swarm(parts, peer._joined)
         await peer._serve_own_span(tasks)
-        tasks.start_soon(peer._way_back.run)
         yield
     finally:
         parts.config.node_path.unlink(missing_ok=True)
         await peer._leave()
-        peer._way_back.keep()
+        parts.search.cache.save()
         peer._closed.set()

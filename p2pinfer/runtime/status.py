@@ -47,6 +47,7 @@ def peer_status(parts: Parts, activity: Activity, load: Load, *, uptime_s: float
             "datagrams": parts.datagrams.statistics(),
             "streams": parts.streams.statistics(),
             "planes": parts.planes.statistics(),
+            "search": parts.search.statistics(),
         },
     }
 

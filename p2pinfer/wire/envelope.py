@@ -36,7 +36,7 @@ from p2pinfer.wire.codec import decode_signed, encode
 from p2pinfer.wire.messages.membership import CHAIN_COUNT_MAX, Certificate, Membership
 from p2pinfer.wire.replay import ReplayWindow
 
-__all__ = ["DATAGRAM_SIZE_BYTES_MAX", "Envelopes", "Opened"]
+__all__ = ["ANNOUNCEMENT", "DATAGRAM", "DATAGRAM_SIZE_BYTES_MAX", "Envelopes", "Opened"]
 
 DATAGRAM_SIZE_BYTES_MAX = 1400
 """Fits an Ethernet frame through a tunnel or two without being cut up by IP."""
@@ -45,7 +45,9 @@ TIME_WINDOW_S = 60.0
 MEMBERS_CACHE_COUNT_MAX = 4096
 """Memberships found good and kept until their first certificate runs out."""
 _VERSION = 1
-_PREFIX = b"p2pinfer datagram v1\x00"
+DATAGRAM = b"p2pinfer datagram v1\x00"
+ANNOUNCEMENT = b"p2pinfer announcement v1\x00"
+"""The prefixes: what is signed as the one can never be passed off as the other."""
 _HINT_SIZE_BYTES = 8
 _HEAD_SIZE_BYTES = 4
 _FIXED_SIZE_BYTES = 1 + 1 + 10 + 34 + 1 + 9 + 9 + 3 + 66
@@ -85,6 +87,7 @@ class Envelopes:
         verifier: Verifier,
         *,
         window_s: float = TIME_WINDOW_S,
+        prefix: bytes = DATAGRAM,
     ) -> None:
         if membership.swarm != swarm.id:
             raise ConfigError("the membership is for another swarm: join this one with an invite")
@@ -95,7 +98,7 @@ class Envelopes:
         self._verifier = verifier
         self._window_ms = int(window_s * 1000)
         self._head = bytes((0x98, _VERSION, 0xC4, _HINT_SIZE_BYTES)) + swarm.id[:_HINT_SIZE_BYTES]
-        self._prefix = _PREFIX + swarm.id
+        self._prefix = prefix + swarm.id
         self._certificates = tuple(encode(certificate) for certificate in membership.chain)
         self._replay = ReplayWindow()
         self._members: OrderedDict[tuple[bytes, tuple[bytes, ...]], tuple[int, int]] = OrderedDict()
