@@ -96,7 +96,7 @@ class PeerCore:
         return self._carry(self.swim.join(endpoints, now), now)
 
     def hint(self, contacts: Sequence[Contact], now: float) -> list[Effect]:
-        """Ask contacts that may be members and are not known to live; who answers is met with its friends."""
+        """Ask contacts that may be members and are not known to live; an answer begins a state exchange."""
         return self._carry(self.swim.merge_hint(contacts, now), now)
 
     def set_name(self, name: str, now: float) -> list[Effect]:

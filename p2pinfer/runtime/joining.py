@@ -77,7 +77,7 @@ def _explain(parts: Parts, errors: dict[Endpoint, Exception]) -> None:
         listed = ", ".join(map(str, errors))
         elsewhere = ", nor is one found elsewhere" if parts.search.is_wide else ""
         raise PeerUnreachable(
-            f"no peer answers at {listed}{elsewhere}: check that one runs there and that no firewall is between"
+            f"no peer answers at {listed}{elsewhere}: check that one runs and no firewall is between"
         )
     _log.warning("no known peer of the swarm answers; they are tried again from time to time")
 
@@ -94,7 +94,7 @@ async def _try_addresses(
             with trio.fail_after(JOIN_TIMEOUT_S):
                 await parts.streams.connect(Contact(None, address))
         except (PeerUnreachable, RemoteProtocolError, trio.TooSlowError) as error:
-            _log.warning("%s: %s", address, error or "no answer")
+            _log.warning("%s: %s", address, str(error) or "no answer")
             errors[address] = error
             if len(errors) < len(addresses):
                 return

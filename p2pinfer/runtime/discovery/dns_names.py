@@ -78,7 +78,7 @@ class DnsNames:
             # A label that is empty or too long for DNS is a UnicodeError, not an OSError.
             except (OSError, UnicodeError, trio.TooSlowError) as error:
                 if not failure_count:
-                    _log.warning("the name %s does not resolve: %s", name.host, error or "no answer")
+                    _log.warning("the name %s does not resolve: %s", name.host, str(error) or "no answer")
                 wait_s = min(RETRY_S_MAX, RETRY_S_MIN * 2 ** min(failure_count, 16))
                 failure_count += 1
             else:

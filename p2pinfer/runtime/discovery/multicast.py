@@ -187,7 +187,7 @@ class Multicast:
             return
         self._has_named_stranger = True
         _log.info(
-            "swarm %s announces itself from %s, and this node is no member: to join it, start with --join, an "
+            "swarm %s announces itself from %s, and this node is no member: to join, start with --join, an "
             "invite (p2pinfer invite prints one where the swarm was founded) and a new --data-dir",
             data[_HINT].hex(),
             source.host,

@@ -96,8 +96,9 @@ class PeerCache:
         else:
             self._entries = _chosen(entries, self._now())
 
-    def changed(self) -> None:
-        """The members are others than before: keep them soon."""
+    def seen(self, contact: Contact) -> None:
+        """A member came: keep it soon, even if it leaves at once."""
+        self._note([contact])
         self._changed.set()
 
     async def run(self, found: OnFound) -> None:
@@ -129,11 +130,16 @@ class PeerCache:
 
     def _snapshot(self) -> bytes:
         """Add who lives now, and return the file's new content; empty where there is nobody to keep."""
-        now = self._now()
-        # What a member says of itself must not damage the file for all.
-        seen = [_Entry(each, int(now)) for each in self._live() if _is_sound(each.endpoint)]
-        self._entries = _chosen([*self._entries.values(), *seen], now)
+        self._note(self._live())
+        self._entries = _chosen(self._entries.values(), self._now())
         return _written(self._entries.values(), self._swarm) if self._entries else b""
+
+    def _note(self, contacts: Iterable[Contact]) -> None:
+        seen_s = int(self._now())
+        for each in contacts:
+            # What a member says of itself must not damage the file for all.
+            if each.peer is not None and _is_sound(each.endpoint):
+                self._entries[each.peer] = _Entry(each, seen_s)
 
     def _write(self, content: bytes) -> None:
         try:
