@@ -101,7 +101,6 @@ async def test_a_resolver_that_never_answers_is_given_up(
 ) -> None:
     async def never(host: str) -> Sequence[str]:
         await trio.sleep_forever()
-        return []
 
     with trio.move_on_after(60.0):
         await DnsNames([NAME], rng=rng(), resolve=never).run(Found())

@@ -18,8 +18,8 @@ RNG_SEED = 1
 LOOPBACK = ("127.0.0.1",)
 
 
-def contact_of(name: str, port: int = 7946) -> Contact:
-    return Contact(identity_of(name).peer_id, Endpoint("127.0.0.1", port))
+def contact_of(name: str, port: int = 7946, host: str = "127.0.0.1") -> Contact:
+    return Contact(identity_of(name).peer_id, Endpoint(host, port))
 
 
 def nameless(host: str, port: int = 7946) -> Contact:
