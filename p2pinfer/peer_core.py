@@ -103,6 +103,10 @@ class PeerCore:
         """Enter the swarm through any of these addresses."""
         return self._carry(self.swim.join(endpoints, now), now)
 
+    def hint(self, contacts: Sequence[Contact], now: float) -> list[Effect]:
+        """Ask contacts that may be members and are not known to live; an answer begins a state exchange."""
+        return self._carry(self.swim.merge_hint(contacts, now), now)
+
     def set_name(self, name: str, now: float) -> list[Effect]:
         """Tell the swarm what people call this peer."""
         return self._carry(self.swim.set_name(name, now), now)

@@ -15,6 +15,7 @@ __all__ = [
     "one_of",
     "read_count",
     "read_endpoint",
+    "read_endpoints",
     "read_path",
     "read_size_bytes",
     "read_span",
@@ -79,6 +80,13 @@ def read_path(value: object) -> Path:
 def read_endpoint(value: object) -> Endpoint:
     """Read an address as in 192.168.1.5:7946."""
     return value if isinstance(value, Endpoint) else Endpoint.parse(read_text(value))
+
+
+def read_endpoints(value: object) -> tuple[Endpoint, ...]:
+    """Read several addresses."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(f'{value!r} is not a list: write ["...", "..."]')
+    return tuple(read_endpoint(item) for item in value)
 
 
 def read_span(value: object) -> Span | None:

@@ -36,7 +36,8 @@ def test_every_field_can_come_from_a_file(tmp_path: Path) -> None:
         'name = "cellar"\nlisten = "[::1]:0"\nadvertise = "10.0.0.5:7946"\njoin = ["10.0.0.6:7946"]\n'
         'model = "smollm2:135m"\nfile = "a.gguf"\nspan = "3:9"\ndata_dir = "d"\ncache_dir = "~/c"\n'
         'threads = 2\ncache_size_bytes_max = "2GiB"\nprofile = "wan"\nengine = "numpy"\nlog_level = "debug"\n'
-        'pull = false\nbalancer = "adaptive"\n'
+        'pull = false\nbalancer = "adaptive"\nbootstrap = ["peers.example:7946", "[fd00::2]:1"]\n'
+        "multicast = false\n"
     )
     assert load_config(path) == NodeConfig(
         name="cellar",
@@ -55,6 +56,8 @@ def test_every_field_can_come_from_a_file(tmp_path: Path) -> None:
         engine="numpy",
         log_level="debug",
         balancer="adaptive",
+        bootstrap=(Endpoint("peers.example", 7946), Endpoint("fd00::2", 1)),
+        multicast=False,
     )
 
 
@@ -100,6 +103,10 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         ({"join": "10.0.0.1:1"}, "join: .* is not a list"),
         ({"join": ["a b"]}, "join = 'a b'"),
         ({"join": ["1.2.3.4:5"], "advertise": "1.2.3.4:5"}, "another node"),
+        ({"bootstrap": "10.0.0.1:1"}, "bootstrap: .* is not a list"),
+        ({"bootstrap": ["nowhere"]}, "bootstrap: 'nowhere' is not host:port"),
+        ({"bootstrap": ["0.0.0.0:1"]}, "bootstrap = .* where another node listens"),
+        ({"bootstrap": ["10.0.0.1:0"]}, "bootstrap = .* where another node listens"),
         ({"advertise": "0.0.0.0:1"}, "advertise = .* others can send to"),
         ({"pull": "no"}, "pull: 'no' is neither true nor false"),
         ({"file": ""}, "file: the path is empty"),

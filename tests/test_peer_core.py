@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
-from p2pinfer.effects import Compute, Effect
+from p2pinfer.effects import Compute, Effect, Send
 from p2pinfer.identity import Identity
 from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId, Span
 from p2pinfer.inference.hop_core import ServedSpan
 from p2pinfer.peer_core import PeerConfig, PeerCore
 from p2pinfer.wire.messages.inference import ChainHop, OpenSession, Sampling, Step, Tensor
+from p2pinfer.wire.messages.swim import Ping, StateRequest
 from p2pinfer.work import EngineOutput
 
 NOW = 1000.0
@@ -71,3 +73,14 @@ def test_a_step_that_comes_alone_does_not_wait_for_others() -> None:
     computed = [batches(peer.receive(FIRST, step, NOW)) for step in steps()]
     assert computed == [[[SESSIONS[0]]], [], []]
     assert batches(peer.computed((EngineOutput(token=7),), NOW)) == [list(SESSIONS[1:])]
+
+
+def test_a_hint_asks_a_stranger_and_nobody_else() -> None:
+    """By name with a ping, by address alone with a state exchange; this peer itself is no stranger."""
+    peer = hop()
+    named, nameless = FIRST, Contact(None, Endpoint("10.0.0.2", 7946))
+    (ping,) = [each for each in peer.hint([named], NOW) if isinstance(each, Send) and each.to == named]
+    assert isinstance(ping.message, Ping)
+    (asked,) = [each for each in peer.hint([nameless], NOW) if isinstance(each, Send) and each.to == nameless]
+    assert isinstance(asked.message, StateRequest)
+    assert peer.hint([peer.contact, replace(peer.contact, peer=None)], NOW) == []

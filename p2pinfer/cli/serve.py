@@ -78,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
         if isinstance(setting.default, bool):
             options = {"action": "store_const", "const": not setting.default}
             default = ""
-        elif setting.name == "join":
+        elif setting.default == ():  # a list: each time the flag is given adds one
             options["action"] = "append"
         parser.add_argument(
             flag_of(setting),

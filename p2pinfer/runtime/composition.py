@@ -16,6 +16,7 @@ from p2pinfer.models.store import ModelStore
 from p2pinfer.peer_core import PeerConfig, PeerCore
 from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.datagrams import Datagrams
+from p2pinfer.runtime.discovery.setup import Search, make_search
 from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.driver import Driver
 from p2pinfer.runtime.handshake import Credentials
@@ -43,6 +44,7 @@ class Parts:
     streams: Streams
     datagrams: Datagrams
     store: ModelStore
+    search: Search
 
 
 def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: Sockets) -> Parts:
@@ -91,7 +93,9 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
     events.on_messages = inputs[0].on_messages
     events.on_disconnect = inputs[0].on_disconnect
     store = ModelStore(config.models_dir)
-    return Parts(config, home, clock, core, driver, planes, streams, datagrams, store)
+    hosts = tuple(str(sock.getsockname()[0]) for sock in sockets.datagrams)
+    search = make_search(config, home, clock, core, driver, hosts)
+    return Parts(config, home, clock, core, driver, planes, streams, datagrams, store, search)
 
 
 def _core_config(config: NodeConfig) -> PeerConfig:

@@ -3,7 +3,8 @@
 identity.key      this peer's own key; never leaves the machine
 owner.key         only where the swarm was founded: whoever has it decides who is a member and which keys
                   seal the datagrams
-swarm.json        which swarm, and addresses to come back through
+swarm.json        which swarm, and the addresses in its invite
+peers.json        the members lately alive, to come back through (`discovery/peer_cache.py`)
 membership        the certificates that show that this peer was admitted
 state/             what the cores keep (`runtime/disk.py`), the newest keyring among it
 """
@@ -48,7 +49,6 @@ _SWARM = "swarm.json"
 _MEMBERSHIP = "membership"
 _CLIENT_KEY = "client.key"
 _CLIENT_MEMBERSHIP = "client.membership"
-_ADDRESSES_COUNT_MAX = 16
 _FIRST_KEY = b"p2pinfer first sealing key v1"
 
 
@@ -62,14 +62,6 @@ class Home:
     membership: Membership
     addresses: tuple[Endpoint, ...]
     """Where to enter the swarm; empty for its founder."""
-
-    def remember(self, addresses: Sequence[Endpoint]) -> None:
-        """Keep addresses of members for the next start.
-
-        Raises:
-            StorageError: The disk refused; the earlier ones are kept.
-        """
-        _write_swarm(self.directory, self.swarm, tuple(addresses)[:_ADDRESSES_COUNT_MAX])
 
 
 def open_home(directory: Path, join: Sequence[str], now: float) -> Home:

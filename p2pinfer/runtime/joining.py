@@ -1,8 +1,12 @@
-"""How a peer that starts enters its swarm."""
+"""How a peer that starts enters its swarm.
+
+While this waits, the search runs (`discovery/`): whatever it finds ends the wait as well.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import trio
 
@@ -16,6 +20,12 @@ _log = logging.getLogger(__name__)
 
 JOIN_TIMEOUT_S = 10.0
 """How long the start waits for a first member of the swarm to answer."""
+SEARCH_TIMEOUT_S = 4.0
+"""How long it waits for the local network, where no known address answers: two announcements."""
+STAGGER_S = 0.25
+"""Between the first tries of two addresses (RFC 8305, section 8): the first that answers is taken."""
+REMEMBERED_COUNT_MAX = 16
+"""Members tried of those that are remembered; the search asks the others."""
 
 
 async def join_swarm(parts: Parts, joined: trio.Event) -> None:
@@ -32,35 +42,70 @@ async def join_swarm(parts: Parts, joined: trio.Event) -> None:
         RemoteProtocolError: A kind of it: who answers is of another swarm, or refuses us.
         PeerUnreachable: Nobody answers, and this start was told to join.
     """
-    addresses = [address for address in parts.home.addresses if address != parts.core.contact.endpoint]
+    own = parts.core.contact.endpoint
+    given = [each for each in dict.fromkeys(parts.home.addresses) if each != own]
+    remembered = [
+        each.endpoint for each in parts.search.cache.contacts if each.endpoint not in (own, *given)
+    ][:REMEMBERED_COUNT_MAX]
+    addresses = [*given, *remembered]
     if not addresses:
         return
-    errors = await _try_addresses(parts, addresses)
-    if len(errors) == len(addresses):
-        refusals = [error for error in errors if isinstance(error, RemoteProtocolError)]
-        if refusals:
-            raise refusals[0]
-        if parts.config.join:
-            listed = ", ".join(map(str, addresses))
-            raise PeerUnreachable(
-                f"no peer answers at {listed}: check that one runs there and that no firewall is between"
-            )
-        _log.warning("no known peer of the swarm answers; they are tried again from time to time")
+    errors = await _try_addresses(parts, addresses, joined)
+    has_answer = joined.is_set() or len(errors) < len(addresses)
+    if not has_answer:
+        with trio.move_on_after(SEARCH_TIMEOUT_S if parts.search.is_wide else 0.0):
+            await joined.wait()
+        if not joined.is_set():
+            _explain(parts, {each: errors[each] for each in given})
     await parts.driver.call(lambda core, now: (None, core.join(addresses, now)))
-    if len(errors) < len(addresses):
+    if has_answer:
         with trio.move_on_after(JOIN_TIMEOUT_S):
             await joined.wait()
 
 
-async def _try_addresses(parts: Parts, addresses: list[Endpoint]) -> list[Exception]:
-    """Dial until somebody answers; returns what went wrong before that."""
-    errors: list[Exception] = []
-    for address in addresses:
+def _explain(parts: Parts, errors: dict[Endpoint, Exception]) -> None:
+    """Say that nobody answers: as an error to who was told to join, else as a warning.
+
+    Raises:
+        RemoteProtocolError: A kind of it: who answers at an address given is of another swarm, or refuses us.
+        PeerUnreachable: Nobody answers, and this start was told to join.
+    """
+    for error in errors.values():
+        if isinstance(error, RemoteProtocolError):
+            raise error
+    if parts.config.join and errors:
+        listed = ", ".join(map(str, errors))
+        elsewhere = ", nor is one found elsewhere" if parts.search.is_wide else ""
+        raise PeerUnreachable(
+            f"no peer answers at {listed}{elsewhere}: check that one runs and no firewall is between"
+        )
+    _log.warning("no known peer of the swarm answers; they are tried again from time to time")
+
+
+async def _try_addresses(
+    parts: Parts, addresses: Sequence[Endpoint], joined: trio.Event
+) -> dict[Endpoint, Exception]:
+    """Dial all, one after the other and side by side, until one answers; returns what went wrong before."""
+    errors: dict[Endpoint, Exception] = {}
+
+    async def dial(address: Endpoint, delay_s: float) -> None:
+        await trio.sleep(delay_s)
         try:
             with trio.fail_after(JOIN_TIMEOUT_S):
                 await parts.streams.connect(Contact(None, address))
-            return errors
         except (PeerUnreachable, RemoteProtocolError, trio.TooSlowError) as error:
-            _log.warning("%s: %s", address, error or "no answer")
-            errors.append(error)
+            _log.warning("%s: %s", address, str(error) or "no answer")
+            errors[address] = error
+            if len(errors) < len(addresses):
+                return
+        nursery.cancel_scope.cancel()
+
+    async def stop_when_joined() -> None:
+        await joined.wait()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stop_when_joined)
+        for index, address in enumerate(addresses):
+            nursery.start_soon(dial, address, index * STAGGER_S)
     return errors

@@ -45,7 +45,6 @@ from p2pinfer.runtime.serving import load_own_span
 from p2pinfer.runtime.sockets import Sockets, open_sockets
 from p2pinfer.runtime.status import peer_status
 from p2pinfer.runtime.swarm import Swarm
-from p2pinfer.runtime.way_back import WayBack
 from p2pinfer.swim.membership import Admit
 from p2pinfer.swim.news import Joined, MemberJoined
 from p2pinfer.wire.messages.client import ChatMessage, GenerateRequest
@@ -74,7 +73,6 @@ class Peer:
         self._entry_models: dict[bytes, EntryModel] = {}
         self._opening_model = trio.Lock()
         self._joined = trio.Event()
-        self._way_back = WayBack(parts)
         self._closed = trio.Event()
         parts.planes.on_effect = self._handle
         parts.streams.handlers.update(client_handlers(self))
@@ -278,8 +276,8 @@ class Peer:
                 self._hand_over(item)
             case Notify(news=Joined()):
                 self._joined.set()
-            case Notify(news=MemberJoined()):
-                self._way_back.changed()
+            case Notify(news=MemberJoined(record=record)):
+                self._parts.search.cache.seen(record.contact)
 
     def _hand_over(self, item: News) -> None:
         channel = self._news.get(item.session)
@@ -388,12 +386,13 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
         # Before the long work: who asks this node meanwhile hears what it does.
         node = {"endpoint": str(peer.endpoint), "peer_id": str(peer.id), "swarm": str(parts.home.swarm.id)}
         write_node_file(parts.config.node_path, node)
+        await trio.to_thread.run_sync(parts.search.cache.load)
+        tasks.start_soon(parts.search.finder.run)
         await join_swarm(parts, peer._joined)
         await peer._serve_own_span(tasks)
-        tasks.start_soon(peer._way_back.run)
         yield
     finally:
         parts.config.node_path.unlink(missing_ok=True)
         await peer._leave()
-        peer._way_back.keep()
+        parts.search.cache.save()
         peer._closed.set()

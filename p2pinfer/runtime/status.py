@@ -48,6 +48,7 @@ def peer_status(parts: Parts, activity: Activity, load: Load, *, uptime_s: float
             "streams": parts.streams.statistics(),
             "planes": parts.planes.statistics(),
             "holders": core.entry.standings(now),
+            "search": parts.search.statistics(),
         },
     }
 

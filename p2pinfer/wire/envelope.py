@@ -62,7 +62,7 @@ from p2pinfer.wire.messages.keyring import KEY_ID_SIZE_BYTES, Keyring
 from p2pinfer.wire.messages.membership import CHAIN_COUNT_MAX, Certificate, Membership
 from p2pinfer.wire.replay import ReplayWindow
 
-__all__ = ["DATAGRAM_SIZE_BYTES_MAX", "Envelopes", "Opened"]
+__all__ = ["ANNOUNCEMENT", "DATAGRAM", "DATAGRAM_SIZE_BYTES_MAX", "Envelopes", "Opened"]
 
 DATAGRAM_SIZE_BYTES_MAX = 1400
 """Fits an Ethernet frame through a tunnel or two without being cut up by IP."""
@@ -72,7 +72,9 @@ MEMBERS_CACHE_COUNT_MAX = 4096
 """Memberships found good and kept until their first certificate runs out."""
 _OPEN, _SEALED = 1, 2
 """The versions: as it is, and with a sealed body."""
-_PREFIX = b"p2pinfer datagram v1\x00"
+DATAGRAM = b"p2pinfer datagram v1\x00"
+ANNOUNCEMENT = b"p2pinfer announcement v1\x00"
+"""The prefixes: what is signed as the one can never be passed off as the other."""
 _HINT_SIZE_BYTES = 8
 _HEAD_SIZE_BYTES = 4
 _SIGNATURE_HEAD = bytes((0xC4, SIGNATURE_SIZE_BYTES))
@@ -120,6 +122,7 @@ class Envelopes:
         verifier: Verifier,
         *,
         window_s: float = TIME_WINDOW_S,
+        prefix: bytes = DATAGRAM,
     ) -> None:
         if membership.swarm != swarm.id:
             raise ConfigError("the membership is for another swarm: join this one with an invite")
@@ -131,7 +134,7 @@ class Envelopes:
         self._window_ms = int(window_s * 1000)
         hint = bytes((0xC4, _HINT_SIZE_BYTES)) + swarm.id[:_HINT_SIZE_BYTES]
         self._heads = tuple(bytes((0x98, version)) + hint for version in (_OPEN, _SEALED))
-        self._prefix = _PREFIX + swarm.id
+        self._prefix = prefix + swarm.id
         certificates = tuple(encode(certificate) for certificate in membership.chain)
         own: bytes = msgpack.packb(identity.public_key) + msgpack.packb(certificates)
         self._starts = tuple(head + own for head in self._heads)

@@ -1,12 +1,10 @@
-"""The settings of a node: read from a TOML file and from flags, checked once, then never changed.
+"""All that a node is told, checked once, then never changed.
 
 Rules:
 
 1. A value that is there is right: every field and every relation is checked when a `NodeConfig` is made, so
    whoever holds one need not check again. The message names the field, the value and the rule.
-2. Nothing is read here besides the file given to `load_config`, nothing is written, and no environment
-   variable counts.
-3. Each field carries its own text, reader and flag, so the file, the command line and `docs/settings.md`
+2. Each field carries its own text, reader and flag, so the file, the command line and `docs/settings.md`
    cannot tell three stories.
 
 The cores have settings of their own beside them (`swim`, `dht`, ...); `profile` chooses among their presets.
@@ -14,22 +12,35 @@ The cores have settings of their own beside them (`swim`, `dht`, ...); `profile`
 
 from __future__ import annotations
 
-import difflib
-import enum
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from p2pinfer.config.choices import (
+    ACCURACIES,
+    ANY_HOSTS,
+    BALANCERS,
+    CACHE_SIZE_BYTES_MIN,
+    CHOICES,
+    DEFAULT_PORT,
+    ENGINES,
+    LOG_LEVELS,
+    MODEL_SIZE_BYTES_MAX,
+    NAME_SIZE_BYTES_MAX,
+    REUSES,
+    THREADS_COUNT_MAX,
+    Profile,
+)
 from p2pinfer.errors import ConfigError
 from p2pinfer.ids import Endpoint, Span
 from p2pinfer.readers import (
     one_of,
     read_count,
     read_endpoint,
+    read_endpoints,
     read_path,
     read_size_bytes,
     read_span,
@@ -38,70 +49,7 @@ from p2pinfer.readers import (
     read_texts,
 )
 
-__all__ = [
-    "ACCURACIES",
-    "ANY_HOSTS",
-    "BALANCERS",
-    "DEFAULT_PORT",
-    "ENGINES",
-    "NodeConfig",
-    "Profile",
-    "flag_of",
-    "load_config",
-    "node_config",
-]
-
-DEFAULT_PORT = 7946
-"""The port of memberlist, whose users have opened it in their firewalls for SWIM already."""
-
-ANY_HOSTS = ("0.0.0.0", "::")
-"""Hosts that mean every interface: one can listen there, and nobody can send there."""
-
-THREADS_COUNT_MAX = 1024
-CACHE_SIZE_BYTES_MIN = 1 << 20
-NAME_SIZE_BYTES_MAX = 63
-"""As in `PeerRecord.name`, where it travels; the length of a DNS label."""
-MODEL_SIZE_BYTES_MAX = 128
-"""As in `Holding.model`, where the name travels."""
-REUSES = ("all", "prompts", "off")
-"""What of earlier sessions a new one may go on from."""
-ENGINES = ("auto", "onnx", "numpy")
-"""The engines that can be asked for by name."""
-ACCURACIES = ("int8", "int8-fast", "float32")
-"""What activations are rounded to where the engine onnx multiplies them."""
-LOG_LEVELS = ("debug", "info", "warning", "error")
-BALANCERS = (
-    "round_robin",
-    "weighted_round_robin",
-    "least_connections",
-    "least_latency",
-    "peak_latency",
-    "power_of_two",
-    "consistent_hash",
-    "client_address",
-    "resource_aware",
-    "adaptive",
-)
-"""Who of equal holders takes a session, as in `inference.balancing.BALANCERS`."""
-_CHOICES = {
-    "engine": ENGINES,
-    "reuse": REUSES,
-    "balancer": BALANCERS,
-    "accuracy": ACCURACIES,
-    "log_level": LOG_LEVELS,
-}
-"""By field that takes one of a few words: which."""
-
-
-class Profile(enum.Enum):
-    """Which presets of timeouts and intervals the cores take."""
-
-    LOCAL = "local"
-    """All peers on one machine: round trips below a millisecond."""
-    LAN = "lan"
-    """One local network, as memberlist's DefaultLANConfig."""
-    WAN = "wan"
-    """Peers across the internet, as memberlist's DefaultWANConfig."""
+__all__ = ["NodeConfig"]
 
 
 def _read_profile(value: object) -> Profile:
@@ -110,7 +58,7 @@ def _read_profile(value: object) -> Profile:
 
 def _read_word(name: str) -> Callable[[object], str]:
     """Return the reader of a field that takes one of a few words."""
-    return lambda value: one_of(value, _CHOICES[name])
+    return lambda value: one_of(value, CHOICES[name])
 
 
 def _about(read: Callable[[object], Any], text: str, *, flag: str = "", metavar: str = "") -> dict[str, Any]:
@@ -157,6 +105,25 @@ class NodeConfig:
             "(HOST:PORT) of another; there may be several. None: the node goes back to the swarm of its "
             "data directory, or founds one.",
             metavar="INVITE",
+        ),
+    )
+    bootstrap: tuple[Endpoint, ...] = field(
+        default=(),
+        metadata=_about(
+            read_endpoints,
+            "An address, or a name with one or several, where others of the swarm may be; there may be "
+            "several. Names are looked up again from time to time. It is no error if nobody is there, and "
+            "an invite is needed all the same.",
+            metavar="HOST:PORT",
+        ),
+    )
+    multicast: bool = field(
+        default=True,
+        metadata=_about(
+            read_switch,
+            "Whether the node announces itself to others of its swarm on the local network, and listens for "
+            "them. A node that listens on 127.0.0.1 alone stays on this machine.",
+            flag="--no-multicast",
         ),
     )
     model: str = field(
@@ -296,11 +263,14 @@ class NodeConfig:
         for entry in self.join:
             if not entry or not entry.isprintable() or " " in entry:
                 raise _wrong("join", entry, "an invite or an address as in 192.168.1.5:7946, without spaces")
+        for endpoint in self.bootstrap:
+            if not endpoint.port or endpoint.host in ANY_HOSTS:
+                raise _wrong("bootstrap", endpoint, "where another node listens, with its port")
         if not 0 <= self.threads <= THREADS_COUNT_MAX:
             raise _wrong("threads", self.threads, f"0 to {THREADS_COUNT_MAX}")
         if self.cache_size_bytes_max < CACHE_SIZE_BYTES_MIN:
             raise _wrong("cache_size_bytes_max", self.cache_size_bytes_max, "at least 1MiB")
-        for name, words in _CHOICES.items():
+        for name, words in CHOICES.items():
             if getattr(self, name) not in words:
                 raise _wrong(name, getattr(self, name), f"one of {', '.join(words)}")
 
@@ -334,67 +304,3 @@ class NodeConfig:
 
 def _wrong(name: str, value: object, rule: str) -> ConfigError:
     return ConfigError(f"{name} = {str(value)!r}: it must be {rule}")
-
-
-def flag_of(setting: Field[Any]) -> str:
-    """Return the flag of a field of `NodeConfig`, as in `--data-dir`."""
-    return setting.metadata["flag"] or "--" + setting.name.replace("_", "-")
-
-
-def node_config(values: Mapping[str, object], *, source: str = "settings") -> NodeConfig:
-    """Make a `NodeConfig` from plain values, as a TOML file or flags give them.
-
-    Args:
-        values: By field name: texts, numbers and lists, or values of the field's own type.
-        source: What to name in front of a message: the file, or whatever the values come from.
-
-    Raises:
-        ConfigError: A key is unknown (the message names the nearest known one) or a value is wrong.
-    """
-    return _build(_read(values, source), source)
-
-
-def load_config(path: Path | None = None, flags: Mapping[str, object] | None = None) -> NodeConfig:
-    """Read the settings: the file, if there is one, then flags over it.
-
-    Raises:
-        ConfigError: The file cannot be read or is no TOML, a key is unknown, or a value is wrong.
-    """
-    over = _read(flags or {}, "flags")
-    if path is None:
-        return _build(over, "flags")
-    try:
-        with path.open("rb") as file:
-            under = _read(tomllib.load(file), str(path))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the settings: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from error
-    return _build({**under, **over}, str(path))
-
-
-def _read(values: Mapping[str, object], source: str) -> dict[str, Any]:
-    """Turn plain values into the fields' own types."""
-    known = {setting.name: setting for setting in fields(NodeConfig)}
-    settings: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            raise ConfigError(f"{source}: unknown setting {key!r}; {_nearest(key, known)}")
-        try:
-            settings[key] = known[key].metadata["read"](value)
-        except ValueError as error:
-            raise ConfigError(f"{source}: {key}: {error}") from error
-    return settings
-
-
-def _build(settings: Mapping[str, Any], source: str) -> NodeConfig:
-    try:
-        return NodeConfig(**settings)
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
-
-
-def _nearest(key: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    close = difflib.get_close_matches(key.lower().replace("-", "_"), names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"

@@ -1,0 +1,105 @@
+"""Which ways to find peers a node has, by its settings, wired once."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import random
+from dataclasses import dataclass
+
+from p2pinfer.config import NodeConfig
+from p2pinfer.identity import Verifier
+from p2pinfer.ids import Contact, Endpoint
+from p2pinfer.peer_core import PeerCore
+from p2pinfer.runtime.clock import Clock
+from p2pinfer.runtime.discovery.api import Discovery
+from p2pinfer.runtime.discovery.bootstrap import Bootstrap
+from p2pinfer.runtime.discovery.dns_names import DnsNames
+from p2pinfer.runtime.discovery.finder import Finder
+from p2pinfer.runtime.discovery.links import Links
+from p2pinfer.runtime.discovery.multicast import Multicast
+from p2pinfer.runtime.discovery.peer_cache import PeerCache
+from p2pinfer.runtime.driver import Driver
+from p2pinfer.runtime.home import Home
+from p2pinfer.wire.envelope import ANNOUNCEMENT, Envelopes
+
+__all__ = ["Search", "make_search"]
+
+CACHE_FILE = "peers.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A peer's search for others."""
+
+    finder: Finder
+    cache: PeerCache
+    multicast: Multicast | None
+    is_wide: bool
+    """Whether peers may be found elsewhere than in the invite and the cache."""
+
+    def statistics(self) -> dict[str, int]:
+        """Counters of the search: see `Finder` and `Multicast`."""
+        heard = {} if self.multicast is None else self.multicast.statistics()
+        return {**self.finder.statistics(), **{f"multicast {name}": count for name, count in heard.items()}}
+
+
+def make_search(
+    config: NodeConfig,
+    home: Home,
+    clock: Clock,
+    core: PeerCore,
+    driver: Driver[PeerCore],
+    hosts: tuple[str, ...],
+) -> Search:
+    """Wire the ways that the settings ask for; nothing runs yet.
+
+    Args:
+        config: The node's settings.
+        home: Who the peer is, its swarm, and the addresses of its invite.
+        clock: The peer's.
+        core: The peer's, which is given the hints.
+        driver: The core's.
+        hosts: The numeric addresses that are listened on.
+    """
+    rng = random.Random(os.urandom(32))
+
+    def live() -> list[Contact]:
+        return [each.contact for each in core.swim.alive() if each.owner != core.contact.peer]
+
+    cache = PeerCache(home.directory / CACHE_FILE, home.swarm.id, live=live, now=clock.now)
+    strategies: list[Discovery] = [cache]
+    given = tuple(dict.fromkeys((*config.bootstrap, *home.addresses)))
+    numbers = [each for each in given if _is_numeric(each)]
+    names = [each for each in given if not _is_numeric(each)]
+    if numbers:
+        strategies.append(Bootstrap(numbers))
+    if names:
+        strategies.append(DnsNames(names, rng=rng))
+    multicast = None
+    if config.multicast:
+        multicast = Multicast(
+            Envelopes(home.identity, home.swarm, home.membership, Verifier(), prefix=ANNOUNCEMENT),
+            own=core.contact,
+            open_links=lambda: Links(hosts),
+            live=live,
+            now=clock.now,
+            rng=rng,
+        )
+        strategies.append(multicast)
+    finder = Finder(
+        strategies,
+        own=core.contact,
+        live=live,
+        ask=lambda contact: driver.offer(lambda core, now: core.hint([contact], now)),
+        rng=rng,
+    )
+    return Search(finder, cache, multicast, is_wide=config.multicast or bool(config.bootstrap))
+
+
+def _is_numeric(endpoint: Endpoint) -> bool:
+    try:
+        ipaddress.ip_address(endpoint.host)
+    except ValueError:
+        return False
+    return True

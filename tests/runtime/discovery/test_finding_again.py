@@ -1,0 +1,153 @@
+"""Whole peers on the loopback that lost each other: the addresses they knew are dead."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from p2pinfer import open_peer
+from p2pinfer.config import NodeConfig, Profile
+from p2pinfer.errors import PeerUnreachable
+from p2pinfer.ids import Endpoint
+from p2pinfer.runtime.discovery.links import PORT
+from p2pinfer.runtime.peer import Peer
+from tests.runtime.discovery.ways import skip_without_multicast
+
+FREE = Endpoint("127.0.0.1", 0)
+
+
+def config_of(directory: Path, listen: Endpoint = FREE, **changes: Any) -> NodeConfig:
+    settings = {"listen": listen, "data_dir": directory, "profile": Profile.LOCAL, "multicast": False}
+    return NodeConfig(**{**settings, **changes})
+
+
+async def wait_until_met(peer: Peer, other: Peer) -> None:
+    """Until a peer has another among the living, at the address where it is now."""
+    with trio.fail_after(10):
+        while True:
+            told = peer.status()["peers"]
+            if [str(other.endpoint)] == [each["endpoint"] for each in told if each["state"] == "alive"]:
+                return
+            await trio.lowlevel.checkpoint()
+
+
+async def meet_and_part(tmp_path: Path) -> tuple[str, Endpoint, Endpoint]:
+    """Let b join a, and both end; returns the invite and where they were."""
+    async with open_peer(config_of(tmp_path / "a")) as a:
+        assert a.invite is not None
+        async with open_peer(config_of(tmp_path / "b", join=(a.invite,))) as b:
+            await wait_until_met(a, b)
+            return a.invite, a.endpoint, b.endpoint
+
+
+async def test_a_peer_that_moved_finds_back_by_whom_it_remembers(tmp_path: Path) -> None:
+    _, was_at, b_at = await meet_and_part(tmp_path)
+    async with (
+        open_peer(config_of(tmp_path / "b", b_at)) as b,
+        open_peer(config_of(tmp_path / "a")) as a,
+    ):
+        assert a.endpoint != was_at
+        await wait_until_met(a, b)
+        await wait_until_met(b, a)
+
+
+async def test_whom_it_remembers_is_tried_beside_the_addresses_given(tmp_path: Path) -> None:
+    """The invite's address is dead, and the cache knows where the swarm is now."""
+    invite, _, _ = await meet_and_part(tmp_path)
+    async with open_peer(config_of(tmp_path / "a")) as a:
+        cache = tmp_path / "b" / "peers.json"
+        content = json.loads(cache.read_text())
+        (entry,) = content["peers"]
+        entry["endpoint"] = str(a.endpoint)
+        cache.write_text(json.dumps(content))
+        async with open_peer(config_of(tmp_path / "b", join=(invite,))) as b:
+            await wait_until_met(b, a)
+
+
+async def test_both_moved_and_meet_on_the_local_network(tmp_path: Path) -> None:
+    skip_without_multicast(("127.0.0.1",), PORT)
+    invite, _, _ = await meet_and_part(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name / "peers.json").unlink()
+    async with (
+        open_peer(config_of(tmp_path / "a", multicast=True)) as a,
+        open_peer(config_of(tmp_path / "b", multicast=True, join=(invite,))) as b,
+    ):
+        await wait_until_met(b, a)
+        await wait_until_met(a, b)
+        assert b.status()["statistics"]["search"]["asked"] >= 1
+
+
+async def test_multicast_gives_no_right_to_join(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who starts without an invite founds a swarm of its own, and is told what to do instead."""
+    skip_without_multicast(("127.0.0.1",), PORT)
+    with caplog.at_level(logging.INFO):
+        async with (
+            open_peer(config_of(tmp_path / "a", multicast=True)) as a,
+            open_peer(config_of(tmp_path / "stranger", multicast=True)) as stranger,
+        ):
+            swarm = a.status()["swarm"][:8]
+
+            def said() -> list[str]:
+                lines = [record.getMessage() for record in caplog.records]
+                return [line for line in lines if f"swarm {swarm} announces itself" in line]
+
+            with trio.fail_after(10):
+                while not said():
+                    await trio.lowlevel.checkpoint()
+            assert stranger.status()["peers"] == []
+    assert len(said()) == 1
+    assert "invite" in said()[0]
+
+
+async def test_without_any_other_way_who_was_told_to_join_hears_why_not(tmp_path: Path) -> None:
+    invite, was_at, _ = await meet_and_part(tmp_path)
+    async with open_peer(config_of(tmp_path / "a")):
+        with pytest.raises(PeerUnreachable, match=f"no peer answers at {was_at}: check"):
+            async with open_peer(config_of(tmp_path / "b", join=(invite,))):
+                pass
+
+
+class Names:
+    """The system's resolver, for a name with a dead address and a good one."""
+
+    async def getaddrinfo(self, host: Any, port: Any, *rest: Any) -> list[Any]:
+        hosts = ["127.0.0.99", "127.0.0.1"] if host == b"peers.swarm.svc" else [host]
+        return [
+            (socket.AF_INET, socket.SOCK_DGRAM, 17, "", (each, int(port or 0))) for each in map(_text, hosts)
+        ]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
+        raise OSError("nobody asks for names")
+
+
+def _text(host: Any) -> str:
+    return host.decode() if isinstance(host, bytes) else str(host)
+
+
+async def test_a_name_leads_to_the_swarm_although_no_address_is_right(tmp_path: Path) -> None:
+    invite, _, _ = await meet_and_part(tmp_path)
+    async with open_peer(config_of(tmp_path / "a")) as a:
+        trio.socket.set_custom_hostname_resolver(Names())  # type: ignore[arg-type]
+        name = Endpoint("peers.swarm.svc", a.endpoint.port)
+        async with open_peer(config_of(tmp_path / "b", join=(invite,), bootstrap=(name,))) as b:
+            await wait_until_met(b, a)
+
+
+async def test_two_members_that_are_alone_meet_by_one_address(tmp_path: Path) -> None:
+    """Nothing is remembered, and the invite's address is dead; the address need not be in an invite."""
+    _, _, b_at = await meet_and_part(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name / "peers.json").unlink()
+    async with (
+        open_peer(config_of(tmp_path / "b", b_at)) as b,
+        open_peer(config_of(tmp_path / "a", bootstrap=(b_at,))) as a,
+    ):
+        await wait_until_met(a, b)
+        await wait_until_met(b, a)
