@@ -42,7 +42,6 @@ from p2pinfer.runtime.home import make_invite, open_home
 from p2pinfer.runtime.joining import join_swarm
 from p2pinfer.runtime.load import Load
 from p2pinfer.runtime.nurseries import hold_tasks, unwrapped
-from p2pinfer.runtime.own_address import watch_own_address
 from p2pinfer.runtime.placing import Placer
 from p2pinfer.runtime.progress import Activity, OnProgress, Phase
 from p2pinfer.runtime.serving import load_own_span
@@ -386,10 +385,7 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
         # Before the long work: who asks this node meanwhile hears what it does.
         node = {"endpoint": str(peer.endpoint), "peer_id": str(peer.id), "swarm": str(parts.home.swarm.id)}
         write_node_file(parts.config.node_path, node)
-        await trio.to_thread.run_sync(parts.search.cache.load)
-        tasks.start_soon(parts.search.finder.run)
-        tasks.start_soon(watch_own_address, parts.config, peer.endpoint)
-        await join_swarm(parts, peer._joined)
+        await join_swarm(parts, peer._joined, tasks)
         await peer._serve_own_span(tasks)
         yield
     finally:
