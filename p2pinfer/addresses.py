@@ -11,7 +11,7 @@ import socket
 from p2pinfer.config import ANY_HOSTS, NodeConfig
 from p2pinfer.ids import Endpoint
 
-__all__ = ["advertised_endpoint"]
+__all__ = ["advertised_endpoint", "outbound_host"]
 
 _logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def advertised_endpoint(config: NodeConfig, port: int) -> Endpoint:
     wanted = config.advertise or config.listen
     if wanted.host not in ANY_HOSTS:
         return Endpoint(wanted.host, wanted.port or port)
-    host = _outbound_host(wanted.host)
+    host = outbound_host(wanted.host)
     if host is None:
         host = "127.0.0.1" if wanted.host == "0.0.0.0" else "::1"
         _logger.warning(
@@ -34,7 +34,7 @@ def advertised_endpoint(config: NodeConfig, port: int) -> Endpoint:
     return Endpoint(host, port)
 
 
-def _outbound_host(any_host: str) -> str | None:
+def outbound_host(any_host: str) -> str | None:
     """Return the address of the interface with the default route; None where there is none.
 
     Connecting a UDP socket sends nothing. The addresses are the ones for documentation (RFC 5737, RFC 3849),

@@ -1,6 +1,6 @@
 """How a peer that starts enters its swarm.
 
-While this waits, the search runs (`discovery/`): whatever it finds ends the wait as well.
+The search (`discovery/`) begins here and runs as long as the peer: whatever it finds ends the wait as well.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import trio
 from p2pinfer.errors import PeerUnreachable, RemoteProtocolError
 from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.runtime.composition import Parts
+from p2pinfer.runtime.own_address import watch_own_address
 
 __all__ = ["join_swarm"]
 
@@ -28,7 +29,7 @@ REMEMBERED_COUNT_MAX = 16
 """Members tried of those that are remembered; the search asks the others."""
 
 
-async def join_swarm(parts: Parts, joined: trio.Event) -> None:
+async def join_swarm(parts: Parts, joined: trio.Event, tasks: trio.Nursery) -> None:
     """Enter the swarm through any of the known addresses; a founder has none and is done.
 
     SWIM goes on trying by itself, so a node that comes back to a swarm asleep only warns. Who was told to
@@ -37,11 +38,15 @@ async def join_swarm(parts: Parts, joined: trio.Event) -> None:
     Args:
         parts: The peer's.
         joined: Set once SWIM has spoken with a member.
+        tasks: Holds the search for as long as the peer runs.
 
     Raises:
         RemoteProtocolError: A kind of it: who answers is of another swarm, or refuses us.
         PeerUnreachable: Nobody answers, and this start was told to join.
     """
+    await trio.to_thread.run_sync(parts.search.cache.load)
+    tasks.start_soon(parts.search.finder.run)
+    tasks.start_soon(watch_own_address, parts.config, parts.core.contact.endpoint)
     own = parts.core.contact.endpoint
     given = [each for each in dict.fromkeys(parts.home.addresses) if each != own]
     remembered = [

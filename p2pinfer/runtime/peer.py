@@ -386,9 +386,7 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
         # Before the long work: who asks this node meanwhile hears what it does.
         node = {"endpoint": str(peer.endpoint), "peer_id": str(peer.id), "swarm": str(parts.home.swarm.id)}
         write_node_file(parts.config.node_path, node)
-        await trio.to_thread.run_sync(parts.search.cache.load)
-        tasks.start_soon(parts.search.finder.run)
-        await join_swarm(parts, peer._joined)
+        await join_swarm(parts, peer._joined, tasks)
         await peer._serve_own_span(tasks)
         yield
     finally:

@@ -5,8 +5,8 @@ Rules:
 1. Whoever is known to live is not asked, neither when found nor when its turn comes.
 2. One contact is asked at a time, after a random wait: of many peers that hear one announcement the first few
    ask, and the others have heard of the newcomer by gossip before their turn.
-3. The same contact is asked again after a while at the earliest, and only so many wait: what comes from
-   outside costs a few datagrams a second, whatever it is.
+3. The same contact is asked again after a while at the earliest, a peer that is said to be elsewhere a little
+   sooner, and only so many wait: what comes from outside costs a few datagrams a second, whatever it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from p2pinfer.ids import Contact
+from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.runtime.discovery.api import Discovery, Live
 
 __all__ = ["Finder"]
@@ -26,9 +26,15 @@ WAIT_S_MAX = 0.5
 """The longest wait before a contact is asked: two or three rounds of gossip."""
 REPEAT_S = 10.0
 """The shortest time between two questions to the same contact."""
+MOVE_S = 1.0
+"""... and between questions to one peer at different addresses: the cache may name its old one first. It
+bounds what a lying member can have sent to addresses that it makes up."""
 WAITING_COUNT_MAX = 64
 ASKED_COUNT_MAX = 256
-"""Contacts remembered as asked."""
+"""Peers and addresses remembered as asked."""
+
+_Key = PeerId | Endpoint
+"""Who, or where nobody knows who, the address."""
 
 
 class Finder:
@@ -56,8 +62,8 @@ class Finder:
         self._live = live
         self._ask = ask
         self._rng = rng
-        self._waiting: OrderedDict[Contact, None] = OrderedDict()
-        self._asked: OrderedDict[Contact, float] = OrderedDict()
+        self._waiting: OrderedDict[_Key, Contact] = OrderedDict()
+        self._asked: OrderedDict[_Key, tuple[float, Endpoint]] = OrderedDict()
         self._came = trio.Event()
         self._counts: Counter[str] = Counter()
 
@@ -71,12 +77,11 @@ class Finder:
     def found(self, contacts: Sequence[Contact]) -> None:
         """Take contacts that may be members."""
         for contact in self._strangers(contacts):
-            if contact in self._waiting:
-                continue
-            if len(self._waiting) >= WAITING_COUNT_MAX:
+            key = contact.peer or contact.endpoint
+            if key not in self._waiting and len(self._waiting) >= WAITING_COUNT_MAX:
                 self._counts["dropped"] += 1
                 continue
-            self._waiting[contact] = None
+            self._waiting[key] = contact
             self._came.set()
 
     def statistics(self) -> dict[str, int]:
@@ -89,7 +94,7 @@ class Finder:
             self._came = trio.Event()
             while self._waiting:
                 await trio.sleep(self._rng.uniform(0, WAIT_S_MAX))
-                contact, _ = self._waiting.popitem(last=False)
+                _, contact = self._waiting.popitem(last=False)
                 if self._strangers([contact]) and self._may_ask(contact):
                     self._counts["asked"] += 1
                     self._ask(contact)
@@ -107,12 +112,13 @@ class Finder:
         ]
 
     def _may_ask(self, contact: Contact) -> bool:
-        now = trio.current_time()
-        asked_at = self._asked.get(contact)
-        if asked_at is not None and now - asked_at < REPEAT_S:
-            return False
-        self._asked[contact] = now
-        self._asked.move_to_end(contact)
+        key, now = contact.peer or contact.endpoint, trio.current_time()
+        if key in self._asked:
+            asked_at, endpoint = self._asked[key]
+            if now - asked_at < (REPEAT_S if endpoint == contact.endpoint else MOVE_S):
+                return False
+        self._asked[key] = (now, contact.endpoint)
+        self._asked.move_to_end(key)
         if len(self._asked) > ASKED_COUNT_MAX:
             self._asked.popitem(last=False)
         return True

@@ -9,7 +9,7 @@ import trio
 from p2pinfer.ids import Contact
 from p2pinfer.runtime.discovery.api import Discovery, OnFound
 from p2pinfer.runtime.discovery.bootstrap import Bootstrap
-from p2pinfer.runtime.discovery.finder import REPEAT_S, WAIT_S_MAX, WAITING_COUNT_MAX, Finder
+from p2pinfer.runtime.discovery.finder import MOVE_S, REPEAT_S, WAIT_S_MAX, WAITING_COUNT_MAX, Finder
 from tests.runtime.discovery.ways import Found, contact_of, nameless, rng
 from tests.runtime.swarm import let_mock_time_pass
 
@@ -96,6 +96,34 @@ async def test_the_same_contact_is_asked_again_only_after_a_while(
     times = [at for at, _ in swarm.asked]
     assert 4 <= len(times) <= 7
     assert min(after - before for before, after in itertools.pairwise(times)) >= REPEAT_S
+
+
+async def test_a_peer_said_to_be_elsewhere_is_asked_there_soon(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The cache names its old address, and its announcement the new one a moment later."""
+    old, new = contact_of("a", 11), contact_of("a", 12)
+    swarm = Swarm()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(swarm.finder.run)
+        for contact in (old, new):
+            swarm.finder.found([contact])
+            await let_mock_time_pass(MOVE_S + WAIT_S_MAX)
+        nursery.cancel_scope.cancel()
+    assert swarm.names == [old, new]
+
+
+async def test_a_member_that_makes_addresses_up_has_few_of_them_asked(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    swarm = Swarm()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(swarm.finder.run)
+        for port in range(1, 1001):
+            swarm.finder.found([contact_of("liar", port)])
+            await let_mock_time_pass(0.01)
+        nursery.cancel_scope.cancel()
+    assert 1 < len(swarm.asked) <= 10 / MOVE_S + 1
 
 
 async def test_a_flood_costs_a_few_questions_a_second(autojump_clock: trio.testing.MockClock) -> None:

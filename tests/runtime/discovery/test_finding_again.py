@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import socket
@@ -15,9 +16,10 @@ from p2pinfer import open_peer
 from p2pinfer.config import NodeConfig, Profile
 from p2pinfer.errors import PeerUnreachable
 from p2pinfer.ids import Endpoint
-from p2pinfer.runtime.discovery.links import PORT
+from p2pinfer.runtime.discovery import setup
+from p2pinfer.runtime.discovery.links import Links
 from p2pinfer.runtime.peer import Peer
-from tests.runtime.discovery.ways import skip_without_multicast
+from tests.runtime.discovery.ways import LOOPBACK, free_port, skip_without_multicast
 
 FREE = Endpoint("127.0.0.1", 0)
 
@@ -70,8 +72,16 @@ async def test_whom_it_remembers_is_tried_beside_the_addresses_given(tmp_path: P
             await wait_until_met(b, a)
 
 
+@pytest.fixture
+def group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group of this test's own, where multicast works."""
+    port = free_port()
+    skip_without_multicast(LOOPBACK, port)
+    monkeypatch.setattr(setup, "Links", functools.partial(Links, port=port))
+
+
+@pytest.mark.usefixtures("group")
 async def test_both_moved_and_meet_on_the_local_network(tmp_path: Path) -> None:
-    skip_without_multicast(("127.0.0.1",), PORT)
     invite, _, _ = await meet_and_part(tmp_path)
     for name in ("a", "b"):
         (tmp_path / name / "peers.json").unlink()
@@ -84,9 +94,9 @@ async def test_both_moved_and_meet_on_the_local_network(tmp_path: Path) -> None:
         assert b.status()["statistics"]["search"]["asked"] >= 1
 
 
+@pytest.mark.usefixtures("group")
 async def test_multicast_gives_no_right_to_join(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Who starts without an invite founds a swarm of its own, and is told what to do instead."""
-    skip_without_multicast(("127.0.0.1",), PORT)
     with caplog.at_level(logging.INFO):
         async with (
             open_peer(config_of(tmp_path / "a", multicast=True)) as a,

@@ -29,6 +29,7 @@ from tests.runtime.discovery.ways import (
     Found,
     announcing,
     contact_of,
+    free_port,
     rng,
     skip_without_multicast,
 )
@@ -39,15 +40,9 @@ OTHER = SwarmPolicy(SwarmId(b"x" * 32))
 SOURCE = Endpoint("127.0.0.1", 9)
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def port() -> int:
-    """A port for the group that no other test uses, where multicast works."""
+    """A port for the group, where multicast works."""
     number = free_port()
     skip_without_multicast(LOOPBACK, number)
     return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Sequence
 
 import pytest
@@ -60,6 +61,13 @@ class Found:
             while len(self.calls) < count:
                 self._changed = trio.Event()
                 await self._changed.wait()
+
+
+def free_port() -> int:
+    """A port for the group that no other test uses: swarms of tests that run side by side hear each other."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def skip_without_multicast(hosts: tuple[str, ...], port: int) -> None:
