@@ -7,6 +7,7 @@ async for news in peer.swarm.news():
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator
 from typing import Any, get_args
 
@@ -28,6 +29,7 @@ from p2pinfer.swim.news import (
     MetadataFailed,
     MetadataRead,
     News,
+    RoundTrip,
 )
 
 __all__ = ["Swarm"]
@@ -36,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 _NEWS_COUNT_MAX = 1024
 """News that wait for a listener; the slowest misses what comes beyond that, and it is said in the log."""
+_LOST_COUNT = 3
+"""Probes in a row that were answered over a stream alone before the log says so."""
 _NEWS_TYPES = get_args(News)
 
 
@@ -47,7 +51,7 @@ class Swarm:
         self._core = core
         self._listeners: set[trio.MemorySendChannel[News]] = set()
         self._readers: dict[PeerId, list[trio.MemorySendChannel[MetadataRead | MetadataFailed]]] = {}
-        self._warned: set[PeerId] = set()
+        self._unheard: Counter[PeerId] = Counter()
 
     def members(self) -> tuple[MemberView, ...]:
         """Everybody remembered, this peer included: its record and whether it lives, left or died."""
@@ -115,22 +119,25 @@ class Swarm:
                 _log.info("peer %s is dead", peer.short)
             case MemberLeft(peer=peer):
                 _log.info("peer %s left", peer.short)
+            case RoundTrip(peer=peer):
+                self._unheard.pop(peer, None)
             case DatagramsLost(peer=peer):
-                self._warn_of_lost_datagrams(peer)
+                self._note_lost_datagrams(peer)
             case IdentityConflict(endpoint=endpoint):
                 _log.warning(
                     "another process uses this peer's key at %s: give each its own --data-dir", endpoint
                 )
 
-    def _warn_of_lost_datagrams(self, peer: PeerId) -> None:
-        """Say so once for each peer: networks that lose some datagrams cause it from time to time."""
-        if peer in self._warned or len(self._warned) >= _NEWS_COUNT_MAX:
+    def _note_lost_datagrams(self, peer: PeerId) -> None:
+        """Say once when it happens again and again: some datagrams are lost in every network."""
+        if peer not in self._unheard and len(self._unheard) >= _NEWS_COUNT_MAX:
             return
-        self._warned.add(peer)
-        _log.warning(
-            "peer %s answered over TCP but not over UDP: if that goes on, let UDP pass the firewalls",
-            peer.short,
-        )
+        self._unheard[peer] += 1
+        if self._unheard[peer] == _LOST_COUNT:
+            _log.warning(
+                "peer %s answers over TCP but never over UDP: let UDP pass the firewalls between here and it",
+                peer.short,
+            )
 
 
 def _offer(channel: trio.MemorySendChannel[Any], item: object) -> bool:

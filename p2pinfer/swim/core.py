@@ -26,6 +26,7 @@ from p2pinfer.effects import Effect, Message, Notify, Send
 from p2pinfer.errors import PeerUnreachable
 from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.swim.config import SwimConfig, stretch
+from p2pinfer.swim.coordinates import CoordinateConfig, Coordinates
 from p2pinfer.swim.detector import FailureDetector
 from p2pinfer.swim.exchange import Exchange
 from p2pinfer.swim.joining import JoinTargets
@@ -33,8 +34,9 @@ from p2pinfer.swim.member import MemberState, MemberView
 from p2pinfer.swim.members import MemberTable
 from p2pinfer.swim.membership import Admit, Membership
 from p2pinfer.swim.metadata import MetadataBook, digest_of
-from p2pinfer.swim.news import Joined, JoinFailed, MemberJoined, MetadataRead
+from p2pinfer.swim.news import Joined, JoinFailed, MemberJoined, MetadataRead, RoundTrip
 from p2pinfer.swim.own import OwnRecord, first_record
+from p2pinfer.wire.messages.coordinates import Coordinate
 from p2pinfer.wire.messages.records import Holding, PeerRecord, Sign
 from p2pinfer.wire.messages.swim import (
     Ack,
@@ -82,7 +84,9 @@ class SwimCore:
         now: float,
     ) -> None:
         first = first_record(public_key, endpoint, int(now * 1000))
+        self._coordinates = Coordinates(CoordinateConfig(), rng)
         own = OwnRecord(first, config, rng, sign)
+        own.place(self._coordinates.own)
         self._config = config
         self._rng = rng
         self._members = Membership(own, config, MemberTable(config.member_count_max, rng), sign)
@@ -196,6 +200,11 @@ class SwimCore:
         return self._members.own.record
 
     @property
+    def coordinate(self) -> Coordinate:
+        """Where this peer stands on the map of round trips."""
+        return self._coordinates.own
+
+    @property
     def has_left(self) -> bool:
         """Whether `leave` was called and the word has been told as often as it should be."""
         own = self._members.own
@@ -224,6 +233,7 @@ class SwimCore:
             "errand_count": self._detector.errand_count,
             "health_score": self._detector.health_score,
             "incarnation": self.record.incarnation,
+            "coordinates": self._coordinates.statistics(),
         }
 
     # ------------------------------------------------------------------ time
@@ -332,7 +342,8 @@ class SwimCore:
     def _on_ping(self, sender: Contact, ping: Ping, now: float) -> list[Effect]:
         effects = self._merge_gossip(ping.gossip, now)
         self._maybe_renew(now)  # a refutation belongs into this very answer
-        effects.append(Send(sender, Ack(sequence=ping.sequence, gossip=self._members.pack(sender.peer))))
+        gossip, place = self._members.pack(sender.peer), self._coordinates.own
+        effects.append(Send(sender, Ack(sequence=ping.sequence, gossip=gossip, coordinate=place)))
         stranger = sender.peer is not None and self._members.table.get(sender.peer) is None
         if stranger and self._may_ask_stranger:
             self._may_ask_stranger = False  # one in a period: it knows us, so we should know it
@@ -342,6 +353,9 @@ class SwimCore:
     def _on_ack(self, sender: Contact, ack: Ack, now: float) -> list[Effect]:
         effects = self._merge_gossip(ack.gossip, now)
         follows, is_asked = self._detector.on_ack(ack, sender, now)
+        for each in follows:
+            if isinstance(each, Notify) and isinstance(each.news, RoundTrip) and ack.coordinate is not None:
+                self._coordinates.observe(each.news.peer, ack.coordinate, each.news.seconds)
         effects += follows
         if is_asked:
             effects.append(self._exchange.request(sender, now))
@@ -466,6 +480,7 @@ class SwimCore:
     def _maybe_renew(self, now: float) -> None:
         own = self._members.own
         if own.deadline <= now and not (own.is_leaving and own.record.leaving):
+            own.place(self._coordinates.own)
             self._members.renew_own(now)
 
     def _try_targets(self, now: float) -> list[Effect]:

@@ -22,8 +22,8 @@ from p2pinfer.wire.messages.swim import Accusation, Gossip
 
 __all__ = ["GOSSIP_ROOM_BYTES", "Dissemination", "retransmit_limit"]
 
-GOSSIP_ROOM_BYTES = 64
-"""What the message around the statements may take: tags, list headers and a sequence number."""
+GOSSIP_ROOM_BYTES = 128
+"""What the message around the statements may take: tags, list headers, a sequence number, a coordinate."""
 _STATEMENT_BYTES_MIN = 120
 """Nothing signed is smaller: when less room than this is left, the search for what fits ends."""
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from p2pinfer.ids import Endpoint, PeerId
 from p2pinfer.swim.config import SwimConfig
+from p2pinfer.wire.messages.coordinates import Coordinate
 from p2pinfer.wire.messages.records import Holding, PeerRecord, Sign
 
 __all__ = ["OwnRecord"]
@@ -78,6 +79,10 @@ class OwnRecord:
         """Plan a record above `incarnation`."""
         self._next = replace(self._next, incarnation=max(self._next.incarnation, incarnation))
         self._plan(now, self._config.gossip_interval_s)
+
+    def place(self, coordinate: Coordinate) -> None:
+        """The next record says where this peer stands; it plans none, for coordinates change all the time."""
+        self._next = replace(self._next, coordinate=coordinate)
 
     def sign(self, now: float, lifetime_stretch: int) -> PeerRecord:
         """Make the next record: it is in force from now on."""

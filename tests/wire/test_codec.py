@@ -214,7 +214,7 @@ def test_a_class_that_checks_itself_is_heard() -> None:
 def test_a_signed_structure_has_its_fields_exactly() -> None:
     array = msgpack.unpackb(encode(RECORD))
     for wrong in (array[:-1], [*array, None]):
-        with pytest.raises(DecodeError, match="PeerRecord has 9 fields"):
+        with pytest.raises(DecodeError, match="PeerRecord has 10 fields"):
             decode(msgpack.packb(wrong))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Protocol, TypeVar
 
 from p2pinfer.effects import Message
 from p2pinfer.ids import Contact, Endpoint, PeerId, Span
+from p2pinfer.wire.messages.coordinates import Coordinate
 from p2pinfer.wire.schema import Between, Exactly, Size, registered
 
 __all__ = ["METADATA_SIZE_BYTES_MAX", "Holding", "PeerRecord", "Sign", "Signed"]
@@ -104,6 +105,8 @@ class PeerRecord(Signed):
     """What people call the peer; any text, so it is shown and never compared."""
     metadata_digest: Annotated[bytes, Size(32)] = b""
     """SHA-256 of what the owner says besides, which is asked of it over a stream; empty if nothing."""
+    coordinate: Coordinate | None = None
+    """Where the owner stood on the map of round trips when it signed."""
     signature: Annotated[bytes, Size(64)] = b""
 
     @property

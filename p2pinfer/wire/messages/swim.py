@@ -25,6 +25,7 @@ from typing import Annotated, ClassVar
 
 from p2pinfer.effects import Message, Plane, Priority
 from p2pinfer.ids import PeerId
+from p2pinfer.wire.messages.coordinates import Coordinate
 from p2pinfer.wire.messages.records import METADATA_SIZE_BYTES_MAX, PeerRecord, Signed
 from p2pinfer.wire.schema import Between, Count, Exactly, Size, registered
 
@@ -112,6 +113,8 @@ class Ack(Message):
 
     sequence: int
     gossip: Gossip
+    coordinate: Coordinate | None = None
+    """Where the target stands now: with the round trip, the prober learns where it stands itself."""
 
 
 @registered
