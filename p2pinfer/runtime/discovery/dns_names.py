@@ -2,7 +2,8 @@
 
 Rules:
 
-1. Every address of an answer is a hint; what a name meant before is forgotten.
+1. Every address of an answer is a hint; what a name meant before is forgotten. An answer that has not changed
+   is no news for a while: a member may tell others another address than its name has.
 2. A name that does not resolve is asked again with doubling waits, and logged once until it resolves again.
 """
 
@@ -24,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 INTERVAL_S = 30.0
 """Between two questions for a name that resolves; the TTL that Kubernetes gives its names."""
+MENTION_INTERVAL_S = 300.0
+"""Between two mentions of the same answer."""
 RETRY_S_MIN = 1.0
 RETRY_S_MAX = 300.0
 ANSWERS_COUNT_MAX = 64
@@ -71,6 +74,8 @@ class DnsNames:
 
     async def _watch(self, name: Endpoint, found: OnFound) -> None:
         failure_count = 0
+        said: set[str] = set()
+        say_at = 0.0
         while True:
             try:
                 with trio.fail_after(TIMEOUT_S):
@@ -85,5 +90,8 @@ class DnsNames:
                 if failure_count:
                     _log.info("the name %s resolves again", name.host)
                 failure_count, wait_s = 0, INTERVAL_S
-                found([Contact(None, Endpoint(host, name.port)) for host in hosts[:ANSWERS_COUNT_MAX]])
+                now, chosen = trio.current_time(), hosts[:ANSWERS_COUNT_MAX]
+                if set(chosen) != said or now >= say_at:
+                    said, say_at = set(chosen), now + MENTION_INTERVAL_S
+                    found([Contact(None, Endpoint(host, name.port)) for host in chosen])
             await trio.sleep(wait_s * self._rng.uniform(0.75, 1.25))
