@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,7 @@ from p2pinfer.inference.generation import Generation, Hedge, Origin, Pace, Phase
 from p2pinfer.inference.hedging import HedgedOpening
 from p2pinfer.inference.news import GenerationFailed, PromptRead, Recovered, Sampled, SessionOpened
 from p2pinfer.inference.parking import ParkingLot
+from p2pinfer.inference.places import WayMap
 from p2pinfer.inference.planner import Holder, mend_chain
 from p2pinfer.inference.router import Router
 from p2pinfer.wire.messages.inference import (
@@ -72,9 +73,16 @@ class EntryCore:
         self._parked = ParkingLot(config)
         self._counts: Counter[str] = Counter()
 
-    def set_holders(self, holders: Mapping[bytes, Collection[Holder]]) -> None:
-        """Plan with these from now on, by model digest; a live view stays true by itself."""
-        self._router.set_holders(holders)
+    def set_holders(
+        self,
+        holders: Mapping[bytes, Collection[Holder]],
+        ways: Callable[[], WayMap | None] | None = None,
+    ) -> None:
+        """Plan with these from now on, by model digest; a live view stays true by itself.
+
+        `ways` is asked before each plan how far holders are from each other.
+        """
+        self._router.set_holders(holders, ways)
 
     def member_came(self, peer: PeerId, now: float) -> None:
         """The swarm says that a peer serves now which did not before: it gets less at first."""
@@ -142,7 +150,7 @@ class EntryCore:
         if to is not None:
             kept = {hop.contact.peer for hop in generation.chain} - {away}
             holders = [holder for holder in holders if holder.peer == to or holder.peer in kept]
-        chain = mend_chain(generation.chain, holders, lost={away})
+        chain = mend_chain(generation.chain, holders, lost={away}, ways=self._router.ways())
         self._counts["moved"] += 1
         generation.trouble.began_at = now
         return self._begin_epoch(generation, chain, now)

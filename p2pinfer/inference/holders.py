@@ -7,9 +7,11 @@ so that news of one member costs the same in a swarm of three and of a thousand.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from p2pinfer.ids import Contact, PeerId, Span
 from p2pinfer.inference.placement import Resident
+from p2pinfer.inference.places import Places, RoundTripOf, WayMap
 from p2pinfer.inference.planner import UNKNOWN_LAYER_S, Holder
 from p2pinfer.wire.messages.records import Holding
 
@@ -20,21 +22,35 @@ _ROUND_TRIP_WEIGHT = 0.25
 
 
 class HolderBook:
-    """The holders of all models, with the round trips measured to them."""
+    """The holders of all models, with the round trips measured to them and between them.
 
-    def __init__(self) -> None:
+    Where estimates of the latter are to be had, `round_trip_s` gives them for two positions.
+    """
+
+    def __init__(self, round_trip_s: RoundTripOf | None = None) -> None:
         self._held: dict[PeerId, tuple[Contact, Holding]] = {}
         self._holders: dict[bytes, dict[PeerId, Holder]] = {}
         self._views: dict[bytes, Collection[Holder]] = {}
         self._round_trips_s: dict[PeerId, float] = {}
+        self._positions: dict[PeerId, Any] = {}
+        self._places = Places(round_trip_s) if round_trip_s is not None else None
 
     @property
     def by_digest(self) -> Mapping[bytes, Collection[Holder]]:
         """Who serves now, by model: a live view. Who loads is not in it, who drains is."""
         return self._views
 
-    def put(self, contact: Contact, held: Holding | None) -> bool:
-        """Take what a member says that it holds instead of what it said before.
+    def ways(self) -> WayMap | None:
+        """How far holders are from each other; None where no positions are known."""
+        return self._places.map if self._places is not None else None
+
+    def set_own(self, position: Any) -> None:
+        """This peer is there now."""
+        if self._places is not None:
+            self._places.set_own(position)
+
+    def put(self, contact: Contact, held: Holding | None, position: Any = None) -> bool:
+        """Take what a member says that it holds, and where it is, instead of what it said before.
 
         Returns:
             Whether it serves now and did not before, or another span.
@@ -45,13 +61,17 @@ class HolderBook:
         self._remove(contact.peer)
         if held is not None and held.start < held.end <= held.layer_count:
             self._held[contact.peer] = (contact, held)
+            if position is not None:
+                self._positions[contact.peer] = position
             self._place(contact.peer)
+        self._locate(contact.peer)
         return self._served(contact.peer) not in (None, before)
 
     def forget(self, peer: PeerId) -> None:
         """A member is dead or gone."""
         self._remove(peer)
         self._round_trips_s.pop(peer, None)
+        self._locate(peer)
 
     def took(self, peer: PeerId, seconds: float) -> None:
         """A member answered after so long."""
@@ -59,6 +79,7 @@ class HolderBook:
         self._round_trips_s[peer] = known + (seconds - known) * _ROUND_TRIP_WEIGHT
         if peer in self._held:
             self._place(peer)
+            self._locate(peer)
 
     def round_trip_s(self, peer: PeerId) -> float | None:
         """The measured round trip to a member, smoothed; None before the first."""
@@ -97,8 +118,19 @@ class HolderBook:
             contact, held.span, held.step_us / 1e6, held.queue, self.round_trip_s(peer), held.draining
         )
 
+    def _locate(self, peer: PeerId) -> None:
+        """Believe a position for as long as the measured round trip agrees with it."""
+        position, measured_s = self._positions.get(peer), self.round_trip_s(peer)
+        if self._places is None:
+            return
+        if position is not None and (measured_s is None or self._places.agrees(position, measured_s)):
+            self._places.put(peer, position)
+        else:
+            self._places.forget(peer)
+
     def _remove(self, peer: PeerId) -> None:
         known = self._held.pop(peer, None)
+        self._positions.pop(peer, None)
         holders = self._holders.get(known[1].digest) if known is not None else None
         if known is not None and holders is not None:
             holders.pop(peer, None)

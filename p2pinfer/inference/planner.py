@@ -5,8 +5,10 @@ for each layer, which is the time to compute it, longer where sessions queue. A 
 kilobytes, so the number of hops, not the bandwidth, bounds the speed of decoding: among chains of equal cost
 the fewest hops win, then the lower PeerIds, so equal views give equal chains.
 
-The way is half the round trip that the entry peer measured. Round trips between two other peers are not
-known here, so a chain whose hops are near each other and far from the entry peer looks dearer than it is.
+Where positions are known (`places`), a chain is a ring: the last hop sends each token to the first, so a
+token takes every way between two neighbours once, and the way from and to the entry peer counts little. Where
+they are not, a hop's way is half the round trip that the entry peer measured, so a chain whose hops are near
+each other and far from the entry peer looks dearer than it is.
 Departs from Petals (`sequence_manager.py`), which uses a peer that it enters to the end of its span: here
 every hop may serve any part of its span, and no peer has two places in a chain.
 
@@ -20,7 +22,8 @@ from dataclasses import dataclass
 
 from p2pinfer.errors import NoChain
 from p2pinfer.ids import Contact, PeerId, Span
-from p2pinfer.inference.chain_search import Piece, cheapest_row
+from p2pinfer.inference.chain_search import Piece, Ways, cheapest_row
+from p2pinfer.inference.places import WayMap
 from p2pinfer.wire.messages.inference import ChainHop
 
 __all__ = ["Holder", "mend_chain", "missing_layers", "plan_chain"]
@@ -34,6 +37,8 @@ HOP_OVERHEAD_S = 0.0003
 
 _HOP_COUNT_BITS = 11
 """The search counts nanoseconds, and below them hops, at most 1024 as layers are."""
+_ALWAYS = (round(HOP_OVERHEAD_S * 1e9) << _HOP_COUNT_BITS) + 1
+"""What a hop costs wherever it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +79,24 @@ class Holder:
 
 
 def plan_chain(
-    holders: Iterable[Holder], layers: Span, *, avoid: Collection[PeerId] = ()
+    holders: Iterable[Holder], layers: Span, *, avoid: Collection[PeerId] = (), ways: WayMap | None = None
 ) -> tuple[ChainHop, ...]:
     """Return the cheapest chain over `layers`; a holder may serve a part of its span.
 
     Exact, but for the limit that `cheapest_row` names.
 
+    Args:
+        holders: Who holds what.
+        layers: What is wanted.
+        avoid: Who is not to be asked.
+        ways: How far holders are from each other; without it, what the entry peer measured is all there is.
+
     Raises:
         NoChain: Some layers have no holder; the error names them.
     """
     usable = {holder.peer: holder for holder in holders if holder.peer not in avoid}
-    row = cheapest_row((_piece(h, h.span.start, h.span.end) for h in usable.values()), layers)
+    pieces = (_piece(h, h.span.start, h.span.end, ways) for h in usable.values())
+    row = cheapest_row(pieces, layers, _costs(ways))
     if row is None:
         missing = missing_layers((h.span for h in usable.values() if h.span.overlaps(layers)), layers)
         names = ", ".join(map(str, missing))
@@ -93,7 +105,11 @@ def plan_chain(
 
 
 def mend_chain(
-    chain: Sequence[ChainHop], holders: Collection[Holder], *, lost: Collection[PeerId]
+    chain: Sequence[ChainHop],
+    holders: Collection[Holder],
+    *,
+    lost: Collection[PeerId],
+    ways: WayMap | None = None,
 ) -> tuple[ChainHop, ...]:
     """Replace the hops of `lost` peers and keep the others, whose caches are worth more than a better plan.
 
@@ -107,17 +123,20 @@ def mend_chain(
     kept = {hop.contact.peer: hop for hop in chain if hop.contact.peer and hop.contact.peer not in lost}
     gaps = missing_layers((hop.span for hop in kept.values()), whole)
     free = {h.peer: h for h in holders if h.peer not in kept and h.peer not in lost}
-    pieces = [Piece(0, 0, peer, hop.start, hop.end) for peer, hop in kept.items()]
+    pieces = [
+        Piece(0, 0, peer, hop.start, hop.end, ways.place_of(peer) if ways else 0)
+        for peer, hop in kept.items()
+    ]
     for holder in free.values():
         span = holder.span
         pieces += [
-            _piece(holder, max(span.start, gap.start), min(span.end, gap.end))
+            _piece(holder, max(span.start, gap.start), min(span.end, gap.end), ways)
             for gap in gaps
             if span.overlaps(gap)
         ]
-    row = cheapest_row(pieces, whole)
+    row = cheapest_row(pieces, whole, _costs(ways))
     if row is None:
-        return plan_chain(holders, whole, avoid=lost)
+        return plan_chain(holders, whole, avoid=lost, ways=ways)
     return tuple(
         kept.get(piece.peer) or ChainHop(free[piece.peer].contact, start, end) for piece, start, end in row
     )
@@ -136,6 +155,22 @@ def missing_layers(spans: Iterable[Span], layers: Span) -> tuple[Span, ...]:
     return (*missing, Span(covered, layers.end))
 
 
-def _piece(holder: Holder, start: int, end: int) -> Piece:
-    fixed = (round(holder.enter_s * 1e9) << _HOP_COUNT_BITS) + 1
-    return Piece(fixed, round(holder.layer_s * 1e9) << _HOP_COUNT_BITS, holder.peer, start, end)
+def _piece(holder: Holder, start: int, end: int, ways: WayMap | None) -> Piece:
+    slope, peer = round(holder.layer_s * 1e9) << _HOP_COUNT_BITS, holder.peer
+    if ways is None:
+        return Piece((round(holder.enter_s * 1e9) << _HOP_COUNT_BITS) + 1, slope, peer, start, end)
+    spot = ways.spots.get(peer)
+    way_s = holder.enter_s - HOP_OVERHEAD_S if spot is None else spot.access_s
+    spare = round(way_s * 1e9) << _HOP_COUNT_BITS
+    return Piece(_ALWAYS + spare, slope, peer, start, end, ways.place_of(peer), spare)
+
+
+def _costs(ways: WayMap | None) -> Ways | None:
+    """Ways as the search counts."""
+    if ways is None:
+        return None
+    between, entry = ways.ways_ns
+    return Ways(
+        tuple(tuple(way << _HOP_COUNT_BITS for way in row) for row in between),
+        tuple(way << _HOP_COUNT_BITS for way in entry),
+    )

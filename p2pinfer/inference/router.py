@@ -8,13 +8,14 @@ count at once, before gossip tells of them. Who of equal holders takes each plac
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from p2pinfer.errors import NoChain
 from p2pinfer.ids import PeerId
 from p2pinfer.inference.config import EntryConfig
 from p2pinfer.inference.generation import Generation, Request
+from p2pinfer.inference.places import WayMap
 from p2pinfer.inference.planner import Holder, mend_chain, plan_chain
 from p2pinfer.inference.standing import Standings
 from p2pinfer.wire.messages.inference import ChainHop
@@ -31,11 +32,24 @@ class Router:
     def __init__(self, config: EntryConfig, rng: random.Random) -> None:
         self._config = config
         self._holders: Mapping[bytes, Collection[Holder]] = {}
+        self._ways: Callable[[], WayMap | None] = _no_ways
         self.standings = Standings(config.standing, rng)
 
-    def set_holders(self, holders: Mapping[bytes, Collection[Holder]]) -> None:
-        """Plan with these from now on, by model digest; a live view stays true by itself."""
+    def set_holders(
+        self,
+        holders: Mapping[bytes, Collection[Holder]],
+        ways: Callable[[], WayMap | None] | None = None,
+    ) -> None:
+        """Plan with these from now on, by model digest; a live view stays true by itself.
+
+        `ways` is asked before each plan how far holders are from each other.
+        """
         self._holders = holders
+        self._ways = ways or _no_ways
+
+    def ways(self) -> WayMap | None:
+        """How far holders are from each other, as far as that is known now."""
+        return self._ways()
 
     def holders(self, digest: bytes) -> list[Holder]:
         """Who serves a model, with at least as many sessions in their queues as we know to be there."""
@@ -56,12 +70,14 @@ class Router:
         holders = self.holders(request.digest)
         shunned = self.standings.shunned((holder.peer for holder in holders), now)
         sound = [holder for holder in holders if holder.peer not in shunned]
+        ways = self.ways()
         for usable in ([holder for holder in sound if not holder.draining], sound):
             try:
-                return self._balanced(plan_chain(usable, request.layers), usable, request, now)
+                chain = plan_chain(usable, request.layers, ways=ways)
+                return self._balanced(chain, usable, request, now)
             except NoChain:
                 continue
-        return plan_chain(holders, request.layers)
+        return plan_chain(holders, request.layers, ways=ways)
 
     def mend(self, generation: Generation, lost: Sequence[PeerId], now: float) -> tuple[ChainHop, ...]:
         """Return a chain without those who failed; if there is none, one that tries some once more.
@@ -78,14 +94,15 @@ class Router:
         shunned = self.standings.shunned((holder.peer for holder in holders), now) - in_chain
         draining = {holder.peer for holder in holders if holder.draining} - in_chain
         excused = avoided & trouble.excused
+        ways = self.ways()
         for unwanted in (avoided | shunned | draining, avoided, excused | (avoided & set(lost))):
             try:
-                chain = mend_chain(generation.chain, holders, lost=unwanted)
+                chain = mend_chain(generation.chain, holders, lost=unwanted, ways=ways)
                 break
             except NoChain:
                 continue
         else:
-            chain = mend_chain(generation.chain, holders, lost=excused)
+            chain = mend_chain(generation.chain, holders, lost=excused, ways=ways)
         trouble.excused |= avoided & {hop.contact.peer for hop in chain if hop.contact.peer}
         return chain
 
@@ -126,6 +143,7 @@ class Router:
         be no equal of an idle one, so that hashing could not bring a session to where the one before runs.
         """
         in_flight = self.standings.in_flight
+        ways = self.ways() if len(chain) > 1 else None  # who serves alone is near to nobody but itself
         known = {
             holder.peer: replace(holder, queue=max(0, holder.queue - in_flight(holder.peer)))
             for holder in holders
@@ -142,6 +160,7 @@ class Router:
                 holder.peer
                 for holder in known.values()
                 if holder.span.covers(hop.span)
+                and (ways is None or ways.place_of(holder.peer) == ways.place_of(planned))
                 and cost_s / _EQUAL_COST <= holder.cost_s(count) <= cost_s * _EQUAL_COST
                 and (holder.peer == planned or holder.peer not in used)
             ]
@@ -149,3 +168,7 @@ class Router:
             used.add(peer)
             balanced.append(ChainHop(known[peer].contact, hop.start, hop.end))
         return tuple(balanced)
+
+
+def _no_ways() -> WayMap | None:
+    return None

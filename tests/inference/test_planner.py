@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from p2pinfer.errors import NoChain
 from p2pinfer.ids import Contact, Endpoint, PeerId, Span
-from p2pinfer.inference.planner import Holder, mend_chain, missing_layers, plan_chain
+from p2pinfer.inference.chain_search import Ways
+from p2pinfer.inference.places import Spot, WayMap
+from p2pinfer.inference.planner import HOP_OVERHEAD_S, Holder, mend_chain, missing_layers, plan_chain
 from p2pinfer.wire.messages.inference import ChainHop
 
 
@@ -214,3 +216,117 @@ def test_where_only_a_peer_of_the_chain_has_the_missing_layers_all_is_planned_an
     assert parts(mend_chain(chain, holders, lost=lost)) == [(0, 0, 30)]
     with pytest.raises(NoChain):
         mend_chain(chain, holders, lost={holders[0].peer})
+
+
+# ---------------------------------------------------------------------- with ways between places
+
+Chain = tuple[tuple[PeerId, int, int], ...]
+
+
+def all_chains(
+    holders: Sequence[Holder], gaps: Sequence[Span], used: tuple[PeerId, ...] = ()
+) -> Iterator[Chain]:
+    """Every way to fill the gaps in which no peer comes twice."""
+    if not gaps:
+        yield ()
+        return
+    first, *others = gaps
+    for h in holders:
+        if h.peer in used or first.start not in h.span:
+            continue
+        for end in range(first.start + 1, min(h.span.end, first.end) + 1):
+            left = [Span(end, first.end), *others] if end < first.end else others
+            for rest in all_chains(holders, left, (*used, h.peer)):
+                yield ((h.peer, first.start, end), *rest)
+
+
+def ring_rank(chain: Chain, holders: Mapping[PeerId, Holder], ways: WayMap) -> Rank:
+    """The cost of a token: work, access links and ways of the ring, and a part of the ways to the entry."""
+    between, entry = ways.ways_ns
+    peers = tuple(peer for peer, _, _ in chain)
+    places = [ways.place_of(peer) for peer in peers]
+    cost_ns = entry[places[0]] + entry[places[-1]]
+    if len(chain) > 1:
+        cost_ns += sum(between[a][b] for a, b in zip(places, [*places[1:], places[0]], strict=True))
+    for peer, start, end in chain:
+        known = holders.get(peer)
+        if known is None:
+            continue  # kept: its work is paid for
+        spot = ways.spots.get(peer)
+        way_s = known.enter_s - HOP_OVERHEAD_S if spot is None else spot.access_s
+        access_ns = round(way_s * 1e9) if len(chain) > 1 else 0
+        cost_ns += round(HOP_OVERHEAD_S * 1e9) + access_ns + (end - start) * round(known.layer_s * 1e9)
+    return (cost_ns, sum(1 for peer in peers if peer in holders), peers)
+
+
+@st.composite
+def maps(draw: st.DrawFn, peers: Sequence[PeerId]) -> WayMap:
+    """Few values, so that costs are often equal; closed, so that no detour is cheaper."""
+    count = draw(st.integers(1, 4))
+    steps_ns = st.sampled_from([0, 400_000, 1_000_000, 2_000_000, 10_000_000])
+    between = [[0] * count for _ in range(count)]
+    for a in range(count):
+        for b in range(a, count):
+            between[a][b] = between[b][a] = draw(steps_ns)
+    for via, a, b in itertools.product(range(count), repeat=3):
+        between[a][b] = min(between[a][b], between[a][via] + between[via][b])
+    entry = tuple(draw(st.sampled_from([0, 100_000, 700_000])) for _ in range(count))
+    spots = {
+        peer: Spot(draw(st.integers(0, count - 1)), draw(st.sampled_from([0.0, 0.0004, 0.002])))
+        for peer in peers
+        if draw(st.integers(0, 4))
+    }
+    return WayMap(Ways(tuple(map(tuple, between)), entry), draw(st.integers(0, count - 1)), spots)
+
+
+@settings(deadline=None, derandomize=True, max_examples=400)
+@given(st.data())
+def test_with_ways_the_plan_is_the_best_of_all_rings(data: st.DataObject) -> None:
+    holders = data.draw(swarms(count_max=5))
+    ways = data.draw(maps([h.peer for h in holders]))
+    layers, by_peer = Span(0, 6), {h.peer: h for h in holders}
+    ranks = [ring_rank(chain, by_peer, ways) for chain in all_chains(holders, [layers])]
+    if not ranks:
+        with pytest.raises(NoChain):
+            plan_chain(holders, layers, ways=ways)
+        return
+    chain = plan_chain(holders, layers, ways=ways)
+    assert all(a.end == b.start for a, b in itertools.pairwise(chain))
+    hops = tuple((hop.contact.peer, hop.start, hop.end) for hop in chain if hop.contact.peer)
+    assert ring_rank(hops, by_peer, ways) == min(ranks)
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.data())
+def test_with_ways_mending_is_the_best_ring_that_keeps_what_lives(data: st.DataObject) -> None:
+    others = data.draw(swarms(count_max=4))
+    gone = data.draw(st.sets(st.integers(0, 2), min_size=1, max_size=2))
+    old = [holder(10 + n, 2 * n, 2 * n + 2) for n in range(3)]
+    ways = data.draw(maps([h.peer for h in [*others, *old]]))
+    kept = [(h.peer, h.span.start, h.span.end) for n, h in enumerate(old) if n not in gone]
+    gaps = missing_layers((Span(start, end) for _, start, end in kept), Span(0, 6))
+    by_peer = {h.peer: h for h in others}
+    ranks = [
+        ring_rank(tuple(sorted([*kept, *filling], key=lambda part: part[1])), by_peer, ways)
+        for filling in all_chains(others, gaps)
+    ]
+    chain = tuple(ChainHop(h.contact, h.span.start, h.span.end) for h in old)
+    if not ranks:
+        return
+    mended = mend_chain(chain, [*others, *old], lost={old[n].peer for n in gone}, ways=ways)
+    hops = tuple((hop.contact.peer, hop.start, hop.end) for hop in mended if hop.contact.peer)
+    assert ring_rank(hops, by_peer, ways) == min(ranks)
+
+
+def test_a_group_far_away_wins_over_peers_that_are_all_near_here_and_far_from_each_other() -> None:
+    """What the entry peer measures says the opposite: each of the group is 100 ms away."""
+    here = [holder(n, 10 * n, 10 * n + 10, round_trip_s=0.04) for n in range(3)]
+    group = [holder(n + 5, 10 * n, 10 * n + 10, round_trip_s=0.1) for n in range(3)]
+    assert {hop.contact.peer for hop in plan_chain(here + group, Span(0, 30))} == {h.peer for h in here}
+    far, ms = 40 * 500_000, 500_000
+    between = ((ms, far, far, far), (far, ms, far, far), (far, far, ms, far), (far, far, far, ms))
+    spots = {h.peer: Spot(place, 0.0) for place, h in enumerate(here)}
+    spots |= {h.peer: Spot(3, 0.0) for h in group}
+    ways = WayMap(Ways(between, (0, far // 16, far // 16, far // 16)), 0, spots)
+    chain = plan_chain(here + group, Span(0, 30), ways=ways)
+    assert {hop.contact.peer for hop in chain} == {h.peer for h in group}

@@ -12,6 +12,8 @@ from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId, Span
 from p2pinfer.inference.balancing import BALANCERS
 from p2pinfer.inference.config import EntryConfig
 from p2pinfer.inference.generation import Generation, Pace, Request
+from p2pinfer.inference.chain_search import Ways
+from p2pinfer.inference.places import Spot, WayMap
 from p2pinfer.inference.planner import Holder
 from p2pinfer.inference.router import Router
 from p2pinfer.inference.standing import StandingConfig
@@ -103,3 +105,15 @@ def test_who_drains_is_neither_the_second_nor_the_faster(draining: bool) -> None
     made.set_holders({DIGEST: (slow, fast)})
     assert (made.second_for(generation, 0, 0.0) is None) == draining
     assert made.has_faster(generation, 0, 1.0) == (not draining)
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_where_ways_are_known_equals_are_at_the_same_place(is_mapped: bool) -> None:
+    """A holder elsewhere costs the hops beside it a longer way, however near it is to the entry peer."""
+    halves = [replace(holder(n), span=Span(*span)) for n, span in enumerate([(0, 2), (2, 4)] * 3, start=1)]
+    spots = {each.peer: Spot(0 if number < 4 else 1, 0.0) for number, each in enumerate(halves)}
+    ways = WayMap(Ways(((0, 50_000_000), (50_000_000, 0)), (0, 1)), 0, spots)
+    made = Router(EntryConfig(standing=StandingConfig(balancer="round_robin")), random.Random(1))
+    made.set_holders({DIGEST: halves}, (lambda: ways) if is_mapped else None)
+    taken = {hop.contact.peer for _ in range(40) for hop in made.plan(REQUEST, 0.0)}
+    assert taken == {each.peer for each in (halves[:4] if is_mapped else halves)}
