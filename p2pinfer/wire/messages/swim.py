@@ -20,6 +20,7 @@ from typing import Annotated, ClassVar
 
 from p2pinfer.effects import Message, Plane, Priority
 from p2pinfer.ids import PeerId
+from p2pinfer.wire.messages.events import Broadcast
 from p2pinfer.wire.messages.records import PeerRecord, Signed
 from p2pinfer.wire.schema import Count, Exactly, Size, registered
 
@@ -72,6 +73,8 @@ class Gossip(Message):
 
     records: Annotated[tuple[PeerRecord, ...], Count(_GOSSIP_ITEMS_COUNT_MAX)] = ()
     accusations: Annotated[tuple[Accusation, ...], Count(_GOSSIP_ITEMS_COUNT_MAX)] = ()
+    broadcasts: Annotated[tuple[Broadcast, ...], Count(_GOSSIP_ITEMS_COUNT_MAX)] = ()
+    """What applications tell and ask: see the module events."""
 
 
 @registered
