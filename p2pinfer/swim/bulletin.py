@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from p2pinfer.effects import Effect, Notify, Send
+from p2pinfer.effects import Effect, Message, Notify, Send
 from p2pinfer.errors import LocalProtocolError, Overloaded
 from p2pinfer.ids import Contact, PeerId
 from p2pinfer.swim.config import SwimConfig
@@ -36,14 +36,17 @@ from p2pinfer.swim.events import (
 from p2pinfer.swim.membership import Membership
 from p2pinfer.swim.news import EventHeard, QueryAsked, QueryEnded, QueryId
 from p2pinfer.swim.queries import AnswerBook, QueryBook
+from p2pinfer.swim.repair import Repair
 from p2pinfer.wire.codec import encoded_size
 from p2pinfer.wire.messages.events import (
     ANSWER_SIZE_BYTES_MAX,
+    KEPT_COUNT_MAX,
     LIFETIME_MS_MAX,
     NAME_SIZE_BYTES_MAX,
     PAYLOAD_SIZE_BYTES_MAX,
     RECENT_COUNT_MAX,
     Broadcast,
+    BroadcastDigest,
     Query,
     QueryFilter,
     QueryReply,
@@ -80,6 +83,7 @@ class Bulletin:
         "_inbox",
         "_members",
         "_queries",
+        "_repair",
         "_sent_at",
         "_sequence",
         "_sign",
@@ -91,9 +95,10 @@ class Bulletin:
         self._sign = sign
         self._clock = LamportClock()
         self._sequence = max(1, int(now * 1000))
-        self._sent_at: deque[float] = deque(maxlen=RECENT_COUNT_MAX)
+        self._sent_at: deque[float] = deque(maxlen=KEPT_COUNT_MAX)
         self._allowance = Allowance(BROADCASTS_PER_S, BURST_COUNT, now)
-        self._inbox = Inbox()
+        self._inbox = Inbox(now)
+        self._repair = Repair(config, self._next_of, now)
         self._queries = QueryBook(config.probe_interval_s)
         self._answers = AnswerBook()
         self._counters: Counter[str] = Counter()
@@ -112,7 +117,8 @@ class Bulletin:
             public_key=self._members.own.record.public_key,
             sequence=self._sequence,
             time_us=self._clock.stamp(now),
-            recent=self._recent(now),
+            recent=min(RECENT_COUNT_MAX, self._sent_within(self._gap_wait_s, now)),
+            kept=self._sent_within(LIFETIME_S, now),
             name=name,
             payload=payload,
         )
@@ -152,7 +158,8 @@ class Bulletin:
             public_key=self._members.own.record.public_key,
             sequence=self._sequence,
             time_us=self._clock.stamp(now),
-            recent=self._recent(now),
+            recent=min(RECENT_COUNT_MAX, self._sent_within(self._gap_wait_s, now)),
+            kept=self._sent_within(LIFETIME_S, now),
             name=name,
             payload=payload,
             to=to,
@@ -193,9 +200,22 @@ class Bulletin:
             )
         if not self._answers.close(query, now):
             return []
-        return self._reply(query.asker, reply)
+        return self._send(query.asker, reply)
 
     # ------------------------------------------------------------------ inputs
+
+    def receive(self, sender: Contact, message: QueryReply | BroadcastDigest, now: float) -> list[Effect]:
+        """Take what a member sends to this one alone."""
+        if sender.peer is None or self._members.table.get(sender.peer) is None:
+            self._counters["broadcasts_of_strangers"] += 1
+            return []
+        if isinstance(message, QueryReply):
+            return self._on_reply(sender.peer, message)
+        answer = self._repair.answer(message, now)
+        if answer is None:
+            self._counters["digests_refused"] += 1
+            return []
+        return [each for part in answer for each in self._send(sender.peer, part)]
 
     def merge(self, broadcast: Broadcast, now: float) -> list[Effect]:
         """Take in what gossip brought; whose word it is was checked before."""
@@ -215,32 +235,28 @@ class Bulletin:
         if ready is None:
             return []
         self._clock.witness(broadcast.time_us)
+        self._repair.keep(owner, broadcast, now, waits_for=self._inbox.waits_for)
         if encoded_size(broadcast) <= room_bytes(self._config.datagram_body_bytes_max):
             self._members.queue.add_broadcast(owner, broadcast)
         else:  # of a peer with another setting
             self._counters["broadcasts_too_large"] += 1
         return self._deliver(ready, now)
 
-    def on_reply(self, sender: Contact, reply: QueryReply, now: float) -> list[Effect]:
-        """Take an answer to a query of this peer, or word that it was heard."""
-        peer = sender.peer
-        if peer is None:
-            return []
-        to, member = self._queries.filter_of(reply.sequence), self._members.table.active(peer)
-        is_meant = to is not None and member is not None and to.matches(peer, member.record)
-        return [Notify(each) for each in self._queries.hear(peer, reply, is_meant=is_meant)]
-
     # ------------------------------------------------------------------ time
 
     @property
     def deadline(self) -> float | None:
         """When `tick` wants to be called."""
-        times = [self._inbox.deadline(self._gap_wait_s), self._queries.deadline]
-        return min((each for each in times if each is not None), default=None)
+        earliest = min(self._repair.deadline, self._queries.deadline)
+        if self._inbox.waits_for is not None:
+            earliest = min(earliest, self._inbox.deadline(self._gap_wait_s))
+        return earliest if earliest < math.inf else None
 
     def tick(self, now: float) -> list[Effect]:
-        """Skip gaps that were waited for, and end queries whose time is over."""
-        effects = self._deliver(self._inbox.expire(now, self._gap_wait_s), now)
+        """Ask for what is lacking, skip gaps that were waited for, and end queries whose time is over."""
+        due = self._repair.tick(now, waits_for=self._inbox.waits_for, draw=self._draw)
+        effects = self._send(*due) if due is not None else []
+        effects += self._deliver(self._inbox.expire(now, self._gap_wait_s), now)
         ended = self._queries.expire(now, lambda peer: self._members.table.active(peer) is not None)
         return effects + [Notify(each) for each in ended]
 
@@ -257,6 +273,7 @@ class Bulletin:
             "broadcast_senders": len(self._inbox),
             "queries_open": len(self._queries),
             "questions_open": len(self._answers),
+            "broadcasts_kept": len(self._repair),
         }
 
     # ------------------------------------------------------------------ small parts
@@ -274,9 +291,9 @@ class Bulletin:
     def _query_lifetime_s(self) -> float:
         return min(LIFETIME_MS_MAX / 1000, self._config.gossip_interval_s * _QUERY_ROUNDS * self._digits)
 
-    def _recent(self, now: float) -> int:
-        """How many broadcasts of this peer, the latest, may still be on their way."""
-        return sum(at + self._gap_wait_s > now for at in self._sent_at)
+    def _sent_within(self, seconds: float, now: float) -> int:
+        """How many broadcasts this peer made within so long."""
+        return sum(at + seconds > now for at in self._sent_at)
 
     def _tell(self, unsigned: B, now: float) -> B:
         """Sign a broadcast and queue it; the number is used up only then."""
@@ -291,7 +308,14 @@ class Bulletin:
         self._sent_at.append(now)
         self._counters["broadcasts_sent"] += 1
         self._members.queue.add_broadcast(self._members.own.peer, signed)
+        self._repair.keep(self._members.own.peer, signed, now, waits_for=None)
         return signed
+
+    def _draw(self) -> PeerId | None:
+        return next(iter(self._members.table.choose_active(1)), None)
+
+    def _next_of(self, owner: PeerId) -> int:
+        return self._sequence if owner == self._members.own.peer else self._inbox.next_of(owner)
 
     def _check_room(self, query: Query) -> None:
         size = encoded_size(replace(query, signature=_UNSIGNED))
@@ -301,6 +325,11 @@ class Bulletin:
                 f"a query of {size} bytes does not fit a datagram: shorten its payload by {surplus}, "
                 "or name fewer peers"
             )
+
+    def _on_reply(self, peer: PeerId, reply: QueryReply) -> list[Effect]:
+        to, member = self._queries.filter_of(reply.sequence), self._members.table.active(peer)
+        is_meant = to is not None and member is not None and to.matches(peer, member.record)
+        return [Notify(each) for each in self._queries.hear(peer, reply, is_meant=is_meant)]
 
     def _merge_own(self, broadcast: Broadcast) -> None:
         """An echo; or of an earlier life whose clock was ahead: go on above it, or nobody would listen."""
@@ -325,23 +354,24 @@ class Bulletin:
         own, asker = self._members.own, query.owner
         if not query.to.matches(own.peer, own.record):
             return []
-        ends_at = heard_at + query.lifetime_ms / 1000
+        lifetime_s = query.lifetime_ms / 1000
+        ends_at = heard_at + lifetime_s
         query_id = QueryId(asker, query.sequence)
-        if ends_at <= now:
-            self._counters["queries_over"] += 1  # it waited for one before it
+        asked_s = query.time_us / 1e6
+        if ends_at <= now or asked_s + lifetime_s + self._config.clock_skew_s_max < now:
+            self._counters["queries_over"] += 1  # it waited for one before it, or came late itself
             return []
         if not self._answers.open(query_id, now, ends_at):
             return []
         self._counters["queries_heard"] += 1
         ack = QueryReply(sequence=query.sequence, is_ack=True)
-        effects = self._reply(asker, ack) if query.wants_ack else []
+        effects = self._send(asker, ack) if query.wants_ack else []
         return [*effects, Notify(QueryAsked(query_id, query.name, query.payload, ends_at))]
 
-    def _reply(self, asker: PeerId, reply: QueryReply) -> list[Effect]:
-        member = self._members.table.get(asker)
-        if member is None:
-            return []
-        return [Send(member.record.contact, reply)]
+    def _send(self, peer: PeerId, message: Message) -> list[Effect]:
+        """To a live member alone: an endpoint that answers no probe might be anybody's."""
+        member = self._members.table.active(peer)
+        return [] if member is None else [Send(member.record.contact, message)]
 
 
 def _heard(event: UserEvent) -> EventHeard:

@@ -3,8 +3,8 @@
 Rules:
 
 1. A sender's broadcasts are numbered, so one number says all that was heard of it: what lies below is a
-   repetition. One above the next waits for those between, but only for such as the sender says may still be
-   on their way, for a bounded time, and in bounded company; then the gap is skipped and counted.
+   repetition. One above the next waits for those between, but only for such as can still be had (the sender
+   says which), for a bounded time, and in bounded company; then the gap is skipped and counted.
 2. Each sender has room and an allowance of its own: who floods loses its own broadcasts, which die one hop
    away from it.
 3. Nothing older than a minute is taken, so a sender is forgotten only once all that it said is refused for
@@ -18,6 +18,7 @@ exchange: a hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", OP
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
@@ -125,6 +126,8 @@ class _Sender:
     """The number that comes next; all below are done with."""
     allowance: Allowance
     latest_us: int = 0
+    moved_at: float = 0.0
+    """When the last broadcast was delivered: while some come, those that lack are waited for."""
     held: dict[int, Heard] = field(default_factory=dict)
 
 
@@ -132,12 +135,13 @@ class Inbox:
     """Puts the broadcasts of each sender in their order, and drops what was heard before.
 
     Invariant: `held_count` is the number of broadcasts that all senders hold; `_waiting` has those senders
-    that hold any, with the time at which the oldest of them came.
+    that hold any, with the time since which none was delivered.
     """
 
-    __slots__ = ("_senders", "_waiting", "counters", "held_count")
+    __slots__ = ("_senders", "_since", "_waiting", "counters", "held_count")
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
+        self._since = now
         self._senders: OrderedDict[PeerId, _Sender] = OrderedDict()
         self._waiting: dict[PeerId, float] = {}
         self.held_count = 0
@@ -169,19 +173,31 @@ class Inbox:
         self._senders.move_to_end(owner)
         sender.latest_us = max(sender.latest_us, broadcast.time_us)
         ready: list[Heard] = []
-        if number - broadcast.recent > sender.expected:  # what is missing below is not on its way any more
-            ready += self._skip_to(sender, number - broadcast.recent)
+        if number - broadcast.kept > sender.expected:  # what is missing below nobody has any more
+            ready += self._skip_to(sender, number - broadcast.kept)
         sender.held[number] = Heard(broadcast, now)
         self.held_count += 1
         ready += self._in_order(sender)
         if len(sender.held) > HELD_PER_SENDER_COUNT_MAX or self.held_count > HELD_COUNT_MAX:
             ready += self._skip_to(sender, min(sender.held))
+        if ready:
+            sender.moved_at = now
         self._note_waiting(owner, sender)
         return ready
 
-    def deadline(self, wait_s: float) -> float | None:
-        """When the next gap has been waited for that long."""
-        return min(self._waiting.values()) + wait_s if self._waiting else None
+    @property
+    def waits_for(self) -> PeerId | None:
+        """A sender of which a broadcast is waited for; None if there is none."""
+        return next(iter(self._waiting), None)
+
+    def next_of(self, owner: PeerId) -> int:
+        """The number that is waited for of a sender; 0 if nothing of it was heard."""
+        sender = self._senders.get(owner)
+        return sender.expected if sender is not None else 0
+
+    def deadline(self, wait_s: float) -> float:
+        """When the next gap has been waited for that long; infinite where there is none."""
+        return min(self._waiting.values(), default=math.inf) + wait_s
 
     def expire(self, now: float, wait_s: float) -> list[Heard]:
         """Skip the gaps that have been waited for that long, and return what stood behind them."""
@@ -208,7 +224,9 @@ class Inbox:
             if known
             else Allowance(_TOLERANCE * BROADCASTS_PER_S, _TOLERANCE * BURST_COUNT, now)
         )
-        self._senders[owner] = _Sender(max(0, broadcast.sequence - broadcast.recent), allowance)
+        is_new_here = now - self._since < LIFETIME_S  # then some of what others keep is history
+        waits_for_count = broadcast.recent if is_new_here else broadcast.kept
+        self._senders[owner] = _Sender(max(0, broadcast.sequence - waits_for_count), allowance)
         return self._senders[owner]
 
     def _skip_to(self, sender: _Sender, number: int) -> list[Heard]:
@@ -229,7 +247,8 @@ class Inbox:
 
     def _note_waiting(self, owner: PeerId, sender: _Sender) -> None:
         if sender.held:
-            self._waiting[owner] = min(each.at for each in sender.held.values())
+            oldest_at = min(each.at for each in sender.held.values())
+            self._waiting[owner] = max(oldest_at, sender.moved_at)
         else:
             self._waiting.pop(owner, None)
 

@@ -15,6 +15,7 @@ count.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -70,9 +71,9 @@ class QueryBook:
         return len(self._open) >= ASKED_COUNT_MAX
 
     @property
-    def deadline(self) -> float | None:
-        """When the next query ends, or its silent peers are looked at."""
-        return min((each.deadline for each in self._open.values()), default=None)
+    def deadline(self) -> float:
+        """When the next query ends, or its silent peers are looked at; infinite where none is open."""
+        return min((each.deadline for each in self._open.values()), default=math.inf)
 
     def open(
         self, query: QueryId, to: QueryFilter, awaited: Collection[PeerId], now: float, ends_at: float

@@ -16,8 +16,17 @@ from p2pinfer.swim.dissemination import BROADCASTS_COUNT_MAX
 from p2pinfer.swim.events import HELD_COUNT_MAX
 from p2pinfer.swim.member import MemberState
 from p2pinfer.swim.news import QueryAcked, QueryAnswered, QueryAsked, QueryEnded, QueryId
+from p2pinfer.swim.repair import LOG_COUNT_MAX
 from p2pinfer.wire.codec import encoded_size
-from p2pinfer.wire.messages.events import Broadcast, Query, QueryFilter, QueryReply, UserEvent
+from p2pinfer.wire.messages.events import (
+    Broadcast,
+    BroadcastDigest,
+    HeardUpTo,
+    Query,
+    QueryFilter,
+    QueryReply,
+    UserEvent,
+)
 from tests.swim.bulletins import NOW, Member, events_of
 from tests.swim.swarm import FAST, contact, endpoint, key, news, peer_id, sent
 
@@ -52,7 +61,7 @@ def test_answers_are_told_as_they_come_until_all_have_answered() -> None:
         ((to, reply),) = sent(member.bulletin.answer(query_id, b"a%d" % index, NOW + 0.1), QueryReply)
         assert to == contact(1)
         assert member.bulletin.answer(query_id, b"again", NOW + 0.1) == []
-        heard += news(one.bulletin.on_reply(contact(index), reply, NOW + 0.2))
+        heard += news(one.bulletin.receive(contact(index), reply, NOW + 0.2))
     assert heard == [
         QueryAnswered(query_id, peer_id(2), b"a2"),
         QueryAnswered(query_id, peer_id(3), b"a3"),
@@ -78,7 +87,7 @@ def test_acknowledgements_are_sent_where_they_are_wanted() -> None:
     query = query_of(one, wants_ack=True)
     ((to, ack),) = sent(two.bulletin.merge(query, NOW), QueryReply)
     assert to == contact(1)
-    assert news(one.bulletin.on_reply(contact(2), ack, NOW)) == [
+    assert news(one.bulletin.receive(contact(2), ack, NOW)) == [
         QueryAcked(QueryId(peer_id(1), query.sequence), peer_id(2))
     ]
 
@@ -105,6 +114,13 @@ def test_a_query_that_waited_too_long_for_the_one_before_is_not_put() -> None:
     assert two.bulletin.statistics()["queries_over"] == 1
 
 
+def test_a_query_that_comes_long_after_it_was_asked_is_not_put() -> None:
+    one, two = Member(1, 2), Member(2, 1)
+    query = query_of(one, timeout_s=1.0)
+    assert two.hear(query, now=NOW + 1.1 + FAST.clock_skew_s_max) == []
+    assert two.told() == [query], "others wait for its number"
+
+
 def test_a_query_of_nobody_else_in_the_swarm_ends_at_once() -> None:
     alone = Member(1)
     query_id, effects = alone.bulletin.ask("q", b"", NOW)
@@ -117,19 +133,18 @@ def test_an_answer_of_a_stranger_or_of_who_was_not_meant_is_ignored() -> None:
     query = query_of(one, to=QueryFilter(peers=(peer_id(2),)))
     reply = QueryReply(sequence=query.sequence, payload=b"lie")
     for index in (3, 8):
-        assert one.bulletin.on_reply(contact(index), reply, NOW) == []
-    assert one.bulletin.on_reply(Contact(None, endpoint(2)), reply, NOW) == []
-    assert one.bulletin.statistics()["answers_unasked"] == 2
+        assert one.bulletin.receive(contact(index), reply, NOW) == []
+    assert one.bulletin.receive(Contact(None, endpoint(2)), reply, NOW) == []
+    assert one.bulletin.statistics()["answers_unasked"] == 1
 
 
-def test_an_asker_that_is_forgotten_meanwhile_gets_no_answer() -> None:
+def test_an_asker_that_died_meanwhile_gets_no_answer() -> None:
     one, two = Member(1, 2), Member(2, 1)
     query = query_of(one)
     two.hear(query)
     asker = two.members.table.get(peer_id(1))
     assert asker is not None
     two.members.table.set_state(peer_id(1), asker, MemberState.DEAD, NOW)
-    two.members.table.forget(lambda member: True)
     assert two.bulletin.answer(QueryId(peer_id(1), query.sequence), b"", NOW) == []
 
 
@@ -142,6 +157,7 @@ BROADCASTS = st.one_of(
         sequence=st.integers(0, 60) | st.integers(0, (1 << 63) - 1),
         time_us=st.integers(int(900e6), int(1100e6)) | st.integers(0, (1 << 63) - 1),
         recent=st.integers(0, 63),
+        kept=st.integers(0, 511),
         name=st.text("ab", max_size=3),
         payload=st.binary(max_size=9),
     ),
@@ -151,6 +167,7 @@ BROADCASTS = st.one_of(
         sequence=st.integers(0, 60) | st.integers(0, (1 << 63) - 1),
         time_us=st.integers(int(900e6), int(1100e6)),
         recent=st.integers(0, 63),
+        kept=st.integers(0, 511),
         name=st.text("ab", max_size=3),
         payload=st.binary(max_size=9),
         to=st.sampled_from([EVERYBODY, QueryFilter(name_prefix="p"), QueryFilter(peers=(peer_id(0),))]),
@@ -161,13 +178,27 @@ BROADCASTS = st.one_of(
 REPLIES = st.builds(
     QueryReply, sequence=st.integers(999_990, 1_000_010), payload=st.binary(max_size=9), is_ack=st.booleans()
 )
-INPUTS = st.lists(st.tuples(BROADCASTS | REPLIES, st.integers(0, 12), st.floats(0, 2)), max_size=120)
+DIGESTS = st.builds(
+    BroadcastDigest,
+    heard=st.lists(
+        st.builds(
+            HeardUpTo, peer=st.integers(0, 12).map(peer_id), next=st.integers(0, 60) | st.just((1 << 63) - 1)
+        ),
+        max_size=4,
+    ).map(tuple),
+    window_ms=st.integers(0, 600_000),
+    is_whole=st.booleans(),
+    is_answer=st.booleans(),
+)
+INPUTS = st.lists(
+    st.tuples(BROADCASTS | REPLIES | DIGESTS, st.integers(0, 12), st.floats(0, 2)), max_size=120
+)
 
 
 @given(INPUTS)
 @settings(deadline=None, derandomize=True, max_examples=100, database=None)
 def test_garbage_never_raises_grows_without_bound_or_leaves_a_deadline_in_the_past(
-    inputs: list[tuple[Broadcast | QueryReply, int, float]],
+    inputs: list[tuple[Broadcast | QueryReply | BroadcastDigest, int, float]],
 ) -> None:
     me = Member(0, 1, 2, 3, 4, 5, 6)
     me.bulletin.ask("q", b"", NOW)
@@ -175,8 +206,8 @@ def test_garbage_never_raises_grows_without_bound_or_leaves_a_deadline_in_the_pa
     for message, sender, passed_s in inputs:
         now += passed_s
         effects: list[Effect]
-        if isinstance(message, QueryReply):
-            effects = me.bulletin.on_reply(contact(sender), message, now)
+        if isinstance(message, QueryReply | BroadcastDigest):
+            effects = me.bulletin.receive(contact(sender), message, now)
         else:
             effects = me.bulletin.merge(message, now)
         effects += me.bulletin.tick(now)
@@ -187,6 +218,7 @@ def test_garbage_never_raises_grows_without_bound_or_leaves_a_deadline_in_the_pa
         assert state["broadcasts_queued"] <= BROADCASTS_COUNT_MAX
         assert state["broadcast_senders"] <= 6
         assert state["questions_open"] == 0
+        assert state["broadcasts_kept"] <= LOG_COUNT_MAX
         deadline = me.bulletin.deadline
         assert deadline is None or deadline > now
     assert me.bulletin.tick(now + 1000.0) is not None

@@ -35,6 +35,7 @@ def event(sender: int, number: int, size_bytes: int = 0) -> UserEvent:
             sequence=number,
             time_us=1 << 50,
             recent=0,
+            kept=0,
             name="e",
             payload=bytes(size_bytes),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -13,6 +14,7 @@ from p2pinfer.swim.events import (
     BURST_COUNT,
     HELD_COUNT_MAX,
     HELD_PER_SENDER_COUNT_MAX,
+    LIFETIME_S,
     SENDERS_COUNT_MAX,
     Allowance,
     Heard,
@@ -26,9 +28,17 @@ WAIT_S = 1.6
 steady = settings(deadline=None, derandomize=True, max_examples=80, database=None)
 
 
-def event(sender: int, number: int, *, recent: int = 0, time_us: int = 0) -> UserEvent:
+def event(
+    sender: int, number: int, *, recent: int = 0, kept: int | None = None, time_us: int = 0
+) -> UserEvent:
     return UserEvent(
-        public_key=key(sender), sequence=number, time_us=time_us, recent=recent, name="e", payload=b""
+        public_key=key(sender),
+        sequence=number,
+        time_us=time_us,
+        recent=recent,
+        kept=recent if kept is None else kept,
+        name="e",
+        payload=b"",
     )
 
 
@@ -81,7 +91,7 @@ def test_an_allowance_is_a_burst_and_then_a_rate() -> None:
 
 
 def test_broadcasts_are_heard_once_and_in_the_senders_order() -> None:
-    inbox = Inbox()
+    inbox = Inbox(0.0)
     assert take(inbox, event(1, 100)) == [100]
     assert take(inbox, event(1, 102, recent=2)) == []
     assert take(inbox, event(1, 103, recent=3)) == []
@@ -90,18 +100,18 @@ def test_broadcasts_are_heard_once_and_in_the_senders_order() -> None:
     assert take(inbox, event(1, 101, recent=1)) is None
     assert inbox.counters == {"broadcasts_repeated": 2}
     assert inbox.held_count == 0
-    assert inbox.deadline(WAIT_S) is None
+    assert inbox.deadline(WAIT_S) == math.inf
 
 
 def test_senders_do_not_wait_for_each_other() -> None:
-    inbox = Inbox()
+    inbox = Inbox(0.0)
     take(inbox, event(1, 100))
     assert take(inbox, event(1, 102, recent=2)) == []
     assert take(inbox, event(2, 7)) == [7]
 
 
 def test_the_first_that_is_heard_of_a_sender_waits_only_for_those_on_their_way() -> None:
-    inbox = Inbox()
+    inbox = Inbox(0.0)
     assert take(inbox, event(1, 105, recent=2)) == []
     assert take(inbox, event(1, 102)) is None, "history that nobody asked for"
     assert take(inbox, event(1, 103)) == [103]
@@ -110,7 +120,7 @@ def test_the_first_that_is_heard_of_a_sender_waits_only_for_those_on_their_way()
 
 
 def test_a_gap_is_waited_for_and_then_skipped_and_counted() -> None:
-    inbox = Inbox()
+    inbox = Inbox(0.0)
     take(inbox, event(1, 100), 0.0)
     take(inbox, event(1, 102, recent=2), 1.0)
     take(inbox, event(1, 103, recent=3), 1.5)
@@ -120,21 +130,29 @@ def test_a_gap_is_waited_for_and_then_skipped_and_counted() -> None:
     assert numbers(inbox.expire(1.0 + WAIT_S, WAIT_S)) == [102, 103]
     assert inbox.deadline(WAIT_S) == 2.0 + WAIT_S
     assert numbers(inbox.expire(9.0, WAIT_S)) == [105]
-    assert inbox.deadline(WAIT_S) is None
+    assert inbox.deadline(WAIT_S) == math.inf
     assert inbox.counters["broadcast_gaps"] == 2
     assert take(inbox, event(1, 101), 9.0) is None, "too late: later ones were heard"
 
 
 def test_a_gap_that_the_sender_knows_to_be_old_is_not_waited_for() -> None:
-    inbox = Inbox()
+    inbox = Inbox(0.0)
     take(inbox, event(1, 100))
     assert take(inbox, event(1, 103, recent=3)) == []
     assert take(inbox, event(1, 110)) == [103, 110], "what is held comes first"
     assert inbox.counters["broadcast_gaps"] == 1
 
 
+def test_what_others_still_keep_is_waited_for_but_not_by_newcomers() -> None:
+    inbox = Inbox(0.0)
+    take(inbox, event(1, 100))
+    assert take(inbox, event(1, 104, kept=4)) == [], "it can be had from others"
+    assert take(inbox, event(2, 104, kept=4)) == [104], "but a newcomer wants no history"
+    assert take(inbox, event(3, 104, kept=4), LIFETIME_S) == [], "and this one is new no longer"
+
+
 def test_a_gap_is_waited_for_in_bounded_company() -> None:
-    inbox = Inbox()
+    inbox = Inbox(0.0)
     take(inbox, event(1, 100))
     for place in range(HELD_PER_SENDER_COUNT_MAX):
         assert take(inbox, event(1, 102 + place, recent=2 + place)) == []
@@ -144,7 +162,7 @@ def test_a_gap_is_waited_for_in_bounded_company() -> None:
 
 
 def test_a_restarted_sender_is_heard_at_once() -> None:
-    inbox = Inbox()
+    inbox = Inbox(0.0)
     take(inbox, event(1, 1_000))
     take(inbox, event(1, 1_002, recent=1))
     assert take(inbox, event(1, 50_000)) == [1_002, 50_000]
@@ -152,7 +170,7 @@ def test_a_restarted_sender_is_heard_at_once() -> None:
 
 
 def test_a_sender_whose_clock_went_back_is_heard_when_all_it_said_is_void() -> None:
-    inbox = Inbox()
+    inbox = Inbox(0.0)
     take(inbox, event(1, 50_000, time_us=1_000_000), 1.0, oldest_us=0)
     assert take(inbox, event(1, 10_000, time_us=2_000_000), 2.0, oldest_us=900_000) is None
     assert take(inbox, event(1, 10_001, time_us=90_000_000), 90.0, oldest_us=1_000_001) == [10_001]
@@ -162,7 +180,7 @@ def test_a_sender_whose_clock_went_back_is_heard_when_all_it_said_is_void() -> N
 
 
 def test_who_floods_loses_its_own_broadcasts_and_nobody_elses() -> None:
-    inbox = Inbox()
+    inbox = Inbox(0.0)
     flood = [take(inbox, event(1, 1000 + place)) for place in range(500)]
     heard = sum(each is not None for each in flood)
     assert BURST_COUNT <= heard <= 2 * BURST_COUNT
@@ -173,7 +191,7 @@ def test_who_floods_loses_its_own_broadcasts_and_nobody_elses() -> None:
 
 
 def test_all_senders_together_hold_a_bounded_number() -> None:
-    inbox = Inbox()
+    inbox = Inbox(0.0)
     for sender in range(60):
         take(inbox, event(sender, 100))
         for place in range(20):
@@ -186,7 +204,7 @@ def test_all_senders_together_hold_a_bounded_number() -> None:
 
 
 def test_a_sender_is_forgotten_only_when_all_it_said_is_void() -> None:
-    inbox = Inbox()
+    inbox = Inbox(0.0)
     for sender in range(SENDERS_COUNT_MAX):
         assert take(inbox, event(sender, 5, time_us=1000 + sender)) == [5]
     newcomer = event(SENDERS_COUNT_MAX, 5, time_us=10_000)
@@ -213,7 +231,7 @@ LETTERS = st.lists(
 def test_whatever_comes_each_sender_is_heard_upwards_and_memory_is_bounded(
     letters: list[tuple[int, int, int, float, int]],
 ) -> None:
-    inbox = Inbox()
+    inbox = Inbox(0.0)
     now = 0.0
     heard: dict[bytes, list[int]] = {}
     for sender, number, recent, passed_s, place in letters:
@@ -224,9 +242,9 @@ def test_whatever_comes_each_sender_is_heard_upwards_and_memory_is_bounded(
         for each in ready:
             heard.setdefault(each.broadcast.public_key, []).append(each.broadcast.sequence)
         deadline = inbox.deadline(WAIT_S)
-        assert deadline is None or deadline > now
+        assert deadline > now
         assert inbox.held_count <= HELD_COUNT_MAX
-        assert (inbox.held_count == 0) == (deadline is None)
+        assert (inbox.held_count == 0) == (deadline == math.inf)
         assert len(inbox) <= 5
     if sum(each[3] for each in letters) < 5.0:  # nothing grew void: then not one number comes twice
         for sequence in heard.values():
@@ -240,7 +258,7 @@ def test_any_mixing_and_repeating_of_what_is_on_its_way_gives_the_senders_order(
 ) -> None:
     rng = random.Random(seed)
     sent = [event(1, 500 + place, recent=min(place, RECENT_COUNT_MAX)) for place in range(count)]
-    inbox = Inbox()
+    inbox = Inbox(0.0)
     heard: list[int] = []
     arriving = [each for each in sent for _ in range(rng.randint(1, 3))]
     rng.shuffle(arriving)

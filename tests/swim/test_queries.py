@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,7 +62,7 @@ def test_a_query_ends_when_all_that_were_asked_have_answered() -> None:
         QueryEnded(QUERY, ()),
     ]
     assert len(book) == 0
-    assert book.deadline is None
+    assert book.deadline == math.inf
 
 
 def test_a_query_ends_at_its_deadline_and_names_who_stayed_silent() -> None:

@@ -5,6 +5,11 @@
       |<-QueryReply(is_ack)--------|            it was asked, where the asker wants to know that
       |<-QueryReply----------------|            what the application there answers
 
+    any member                   another
+      |--BroadcastDigest---------->|            what gossip brought me lately
+      |<-Gossip(broadcasts)--------|            what it did not bring you
+      |<-BroadcastDigest-----------|            what you may have for me
+
 Events and queries are signed by whose they are, so that any member may pass them on and none can speak in
 another's name. Those of one sender are numbered in one row and heard in that order.
 """
@@ -21,12 +26,16 @@ from p2pinfer.wire.schema import Between, Count, Exactly, Size, registered
 
 __all__ = [
     "ANSWER_SIZE_BYTES_MAX",
+    "DIGEST_COUNT_MAX",
     "FILTER_PEERS_COUNT_MAX",
+    "KEPT_COUNT_MAX",
     "LIFETIME_MS_MAX",
     "NAME_SIZE_BYTES_MAX",
     "PAYLOAD_SIZE_BYTES_MAX",
     "RECENT_COUNT_MAX",
     "Broadcast",
+    "BroadcastDigest",
+    "HeardUpTo",
     "Query",
     "QueryFilter",
     "QueryReply",
@@ -39,8 +48,11 @@ PAYLOAD_SIZE_BYTES_MAX = 512
 ANSWER_SIZE_BYTES_MAX = 1024
 """Of an answer, as in serf; the datagram that carries it may leave less."""
 RECENT_COUNT_MAX = 63
+KEPT_COUNT_MAX = 511
 FILTER_PEERS_COUNT_MAX = 16
 LIFETIME_MS_MAX = 600_000
+DIGEST_COUNT_MAX = 16
+"""Senders in a digest, at 45 bytes each."""
 
 
 @registered
@@ -61,8 +73,10 @@ class UserEvent(Signed):
     """Lamport time: the sender's clock in microseconds since the Unix epoch, or more where it has heard a
     broadcast with a later one. What was said in knowledge of another broadcast has the higher time."""
     recent: Annotated[int, Between(0, RECENT_COUNT_MAX)]
-    """How many of the sender's broadcasts just before this may still be on their way: who lacks these
-    waits for them, and for none before."""
+    """How many of the sender's broadcasts just before this may still be on their way: a newcomer waits for
+    these, and for none before."""
+    kept: Annotated[int, Between(0, KEPT_COUNT_MAX)]
+    """How many of them others still keep: who has been there for longer waits for these."""
     name: Annotated[str, Size(NAME_SIZE_BYTES_MAX)]
     """The kind of event, as applications agreed among themselves."""
     payload: Annotated[bytes, Size(PAYLOAD_SIZE_BYTES_MAX)]
@@ -106,6 +120,7 @@ class Query(Signed):
     """With the asker it names the query."""
     time_us: int
     recent: Annotated[int, Between(0, RECENT_COUNT_MAX)]
+    kept: Annotated[int, Between(0, KEPT_COUNT_MAX)]
     name: Annotated[str, Size(NAME_SIZE_BYTES_MAX)]
     payload: Annotated[bytes, Size(PAYLOAD_SIZE_BYTES_MAX)]
     to: QueryFilter
@@ -129,6 +144,34 @@ class QueryReply(Message):
     """Of the query; its asker is whom this is sent to."""
     payload: Annotated[bytes, Size(ANSWER_SIZE_BYTES_MAX)] = b""
     is_ack: bool = False
+
+
+@registered
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeardUpTo(Message):
+    """Of this sender all broadcasts below `next` were heard, or are not wanted any more."""
+
+    TAG: ClassVar[int] = 44
+
+    peer: PeerId
+    next: int
+
+
+@registered
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BroadcastDigest(Message):
+    """Any member to another: what I heard lately. Answered by what I lack and, if you do, by your digest."""
+
+    TAG: ClassVar[int] = 45
+    PLANE: ClassVar[Plane] = Plane.DATAGRAM
+
+    heard: Annotated[tuple[HeardUpTo, ...], Count(DIGEST_COUNT_MAX)]
+    window_ms: Annotated[int, Between(0, LIFETIME_MS_MAX)]
+    """Send me what you have heard for the first time within so long: I have not been here for longer."""
+    is_whole: bool
+    """Of senders that are not listed nothing was heard lately; else there was no room for them."""
+    is_answer: bool = False
+    """Do not answer with a digest again."""
 
 
 Broadcast = UserEvent | Query
