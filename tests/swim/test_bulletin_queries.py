@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pinfer.effects import Effect
-from p2pinfer.errors import LocalProtocolError
+from p2pinfer.errors import LocalProtocolError, Overloaded
 from p2pinfer.ids import Contact
 from p2pinfer.swim.bulletin import EVERYBODY
 from p2pinfer.swim.dissemination import BROADCASTS_COUNT_MAX
 from p2pinfer.swim.events import HELD_COUNT_MAX
 from p2pinfer.swim.member import MemberState
 from p2pinfer.swim.news import QueryAcked, QueryAnswered, QueryAsked, QueryEnded, QueryId
+from p2pinfer.swim.queries import ASKED_COUNT_MAX
 from p2pinfer.swim.repair import LOG_COUNT_MAX
 from p2pinfer.wire.codec import encoded_size
 from p2pinfer.wire.messages.events import (
@@ -47,7 +48,7 @@ def test_a_query_is_put_to_those_it_is_for_and_passed_on_by_all() -> None:
     query_id = QueryId(peer_id(1), query.sequence)
     lasts_s = FAST.gossip_interval_s * 16
     assert two.hear(query) == [QueryAsked(query_id, "q", b"?", NOW + lasts_s)]
-    assert three.hear(query) == []
+    assert three.bulletin.merge(query, NOW) == []
     assert two.told() == three.told() == [query]
 
 
@@ -90,6 +91,20 @@ def test_acknowledgements_are_sent_where_they_are_wanted() -> None:
     assert news(one.bulletin.receive(contact(2), ack, NOW)) == [
         QueryAcked(QueryId(peer_id(1), query.sequence), peer_id(2))
     ]
+
+
+def test_no_acknowledgement_is_sent_where_none_is_wanted() -> None:
+    one, two = Member(1, 2), Member(2, 1)
+    assert sent(two.bulletin.merge(query_of(one), NOW), QueryReply) == []
+
+
+def test_more_queries_than_may_be_open_are_refused() -> None:
+    one, now = Member(1, 2), NOW
+    for _ in range(ASKED_COUNT_MAX):
+        one.bulletin.ask("q", b"", now, timeout_s=600.0)
+        now += 0.2
+    with pytest.raises(Overloaded, match="64 queries are open"):
+        one.bulletin.ask("q", b"", now)
 
 
 def test_an_answer_that_fits_no_datagram_is_refused_and_another_may_follow() -> None:

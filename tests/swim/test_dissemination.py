@@ -174,6 +174,16 @@ def test_a_flood_of_events_leaves_room_for_news_of_members() -> None:
     assert len(packed[0].accusations) + len(packed[1].accusations) >= 1
 
 
+def test_a_flood_of_large_events_leaves_room_for_the_largest_record() -> None:
+    queue = Dissemination()
+    for number in range(100):
+        queue.add_broadcast(peer_id(1), event(1, number, 512))
+    queue.add_record(peer_id(2), record(2, endpoint=Endpoint("h" * 256, 1), holding=holding()))
+    packed = [queue.pack(1000, 12, None, first=()) for _ in range(2)]
+    assert [len(each.records) for each in packed] == [0, 1]
+    assert len(packed[0].broadcasts) == 1
+
+
 def test_each_kind_has_its_share_of_every_datagram() -> None:
     queue = unquiet(40)
     for number in range(40):
@@ -198,13 +208,14 @@ def test_one_kind_alone_has_all_the_room() -> None:
 
 def test_a_senders_events_leave_in_their_order_and_senders_take_turns() -> None:
     queue = Dissemination()
-    for number in range(20):
-        queue.add_broadcast(peer_id(1), event(1, number, 400))
-    assert told(queue.pack(1000, 4, None, first=())) == [(key(1), 0)]
+    for number in range(-9, 20):
+        queue.add_broadcast(peer_id(1), event(1, number + 100, 400))
+    for number in range(-9, 1):
+        assert told(queue.pack(1000, 4, None, first=())) == [(key(1), number + 100)]
     queue.add_broadcast(peer_id(2), event(2, 70, 400))
     queue.add_broadcast(peer_id(2), event(2, 71, 400))
     order = [told(queue.pack(1000, 4, None, first=()))[0] for _ in range(5)]
-    assert order == [(key(2), 70), (key(1), 1), (key(2), 71), (key(1), 2), (key(1), 3)]
+    assert order == [(key(2), 70), (key(1), 101), (key(2), 71), (key(1), 102), (key(1), 103)]
 
 
 def test_the_queue_of_broadcasts_is_bounded_at_the_cost_of_who_has_most() -> None:
@@ -224,6 +235,7 @@ def test_nobody_is_told_its_own_broadcast_and_none_is_queued_twice() -> None:
     queue = Dissemination()
     queue.add_broadcast(peer_id(1), event(1, 1))
     queue.add_broadcast(peer_id(1), event(1, 1))
+    assert len(queue) == 1
     assert queue.pack(1000, 4, peer_id(1), first=()) == Gossip()
     assert told(queue.pack(1000, 4, peer_id(2), first=())) == [(key(1), 1)]
 

@@ -135,6 +135,16 @@ def test_a_gap_is_waited_for_and_then_skipped_and_counted() -> None:
     assert take(inbox, event(1, 101), 9.0) is None, "too late: later ones were heard"
 
 
+def test_a_gap_is_waited_for_as_long_as_others_before_it_come() -> None:
+    inbox = Inbox(0.0)
+    take(inbox, event(1, 100), 0.0)
+    take(inbox, event(1, 105, recent=5), 1.0)
+    assert take(inbox, event(1, 101, recent=1), 2.0) == [101]
+    assert inbox.deadline(WAIT_S) == 2.0 + WAIT_S, "a burst is on its way, if slowly"
+    assert inbox.expire(1.0 + WAIT_S, WAIT_S) == []
+    assert numbers(inbox.expire(2.0 + WAIT_S, WAIT_S)) == [105]
+
+
 def test_a_gap_that_the_sender_knows_to_be_old_is_not_waited_for() -> None:
     inbox = Inbox(0.0)
     take(inbox, event(1, 100))
@@ -212,6 +222,15 @@ def test_a_sender_is_forgotten_only_when_all_it_said_is_void() -> None:
     assert inbox.counters["broadcasts_without_room"] == 1
     assert take(inbox, newcomer, oldest_us=1001) == [5]
     assert len(inbox) == SENDERS_COUNT_MAX
+
+
+def test_who_was_silent_for_longest_makes_room() -> None:
+    inbox = Inbox(0.0)
+    for sender in range(SENDERS_COUNT_MAX):
+        take(inbox, event(sender, 5, time_us=1000))
+    take(inbox, event(0, 6, time_us=9000))
+    assert take(inbox, event(SENDERS_COUNT_MAX, 5, time_us=9000), oldest_us=2000) == [5]
+    assert take(inbox, event(0, 6, time_us=9000), oldest_us=2000) is None, "this one was not forgotten"
 
 
 LETTERS = st.lists(

@@ -144,12 +144,22 @@ def test_two_bulletins_make_good_for_each_other_what_gossip_lost() -> None:
     two.hear(lost_one, lost_two)
     now = NOW
     asked: list[BroadcastDigest] = []
-    while not asked:  # until the one drawn is the other
+    for _ in range(32):  # until the one drawn is the other
         now += FAST.probe_interval_s
-        asked = [each for to, each in sent(one.bulletin.tick(now), BroadcastDigest) if to == contact(2)]
+        asked += [each for to, each in sent(one.bulletin.tick(now), BroadcastDigest) if to == contact(2)]
+        if asked:
+            break
     heard: list[object] = []
     for to, gossip in sent(two.bulletin.receive(contact(1), asked[0], now), Gossip):
         assert to == contact(1)
         heard += one.hear(*gossip.broadcasts, now=now)
     assert names(heard) == ["e1"]
     assert two.bulletin.receive(contact(9), asked[0], now) == [], "strangers are told nothing"
+
+
+def test_a_peer_gives_its_own_broadcasts_as_well() -> None:
+    one = Member(1, 2)
+    (mine,) = events_of(one, 1)
+    effects = one.bulletin.receive(contact(2), digest(), NOW + 1.0)
+    assert [gossip.broadcasts for _, gossip in sent(effects, Gossip)] == [(mine,)]
+    assert one.bulletin.receive(contact(2), digest((1, mine.sequence + 1)), NOW + 1.0) == []
