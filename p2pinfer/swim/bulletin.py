@@ -260,6 +260,10 @@ class Bulletin:
         ended = self._queries.expire(now, lambda peer: self._members.table.active(peer) is not None)
         return effects + [Notify(each) for each in ended]
 
+    def postpone(self, lag_s: float) -> None:
+        """This peer was stopped for that long: skip no gap for it."""
+        self._inbox.postpone(lag_s)
+
     def statistics(self) -> Mapping[str, Any]:
         """Counters by name, and gauges: `broadcasts_queued`, `broadcasts_held`, `queries_open` ..."""
         return {

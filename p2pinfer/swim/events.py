@@ -209,6 +209,12 @@ class Inbox:
                 self._note_waiting(owner, sender)
         return ready
 
+    def postpone(self, lag_s: float) -> None:
+        """This peer was stopped for that long: what it waits for may be in its socket by now."""
+        for owner in self._waiting:
+            self._waiting[owner] += lag_s
+            self._senders[owner].moved_at = self._waiting[owner]
+
     def _sender_of(self, owner: PeerId, broadcast: Broadcast, now: float, oldest_us: int) -> _Sender | None:
         """What is known of a sender, or a new beginning; None where there is no room for another."""
         known = self._senders.get(owner)

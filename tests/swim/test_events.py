@@ -145,6 +145,17 @@ def test_a_gap_is_waited_for_as_long_as_others_before_it_come() -> None:
     assert numbers(inbox.expire(2.0 + WAIT_S, WAIT_S)) == [105]
 
 
+def test_a_peer_that_was_stopped_skips_no_gap_for_that() -> None:
+    inbox = Inbox(0.0)
+    take(inbox, event(1, 100), 0.0)
+    take(inbox, event(1, 102, recent=2), 1.0)
+    inbox.postpone(10.0)
+    assert inbox.deadline(WAIT_S) == 11.0 + WAIT_S
+    take(inbox, event(1, 103, recent=3), 11.0)
+    assert inbox.expire(12.0, WAIT_S) == []
+    assert take(inbox, event(1, 101, recent=1), 12.0) == [101, 102, 103]
+
+
 def test_a_gap_that_the_sender_knows_to_be_old_is_not_waited_for() -> None:
     inbox = Inbox(0.0)
     take(inbox, event(1, 100))
