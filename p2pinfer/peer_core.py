@@ -30,14 +30,17 @@ from p2pinfer.inference.holders import HolderBook
 from p2pinfer.inference.hop_core import HopCore, ServedSpan
 from p2pinfer.inference.placement import Resident, choose_move
 from p2pinfer.inference.planner import missing_layers
+from p2pinfer.swim.bulletin import EVERYBODY
 from p2pinfer.swim.config import SwimConfig
 from p2pinfer.swim.core import SwimCore
 from p2pinfer.swim.keyring import KeyringCore
-from p2pinfer.swim.news import MemberDead, MemberJoined, MemberLeft, MemberUpdated, RoundTrip
+from p2pinfer.swim.news import MemberDead, MemberJoined, MemberLeft, MemberUpdated, QueryId, RoundTrip
 from p2pinfer.wire.messages import dht as dht_messages
+from p2pinfer.wire.messages import events as events_messages
 from p2pinfer.wire.messages import inference as inference_messages
 from p2pinfer.wire.messages import keyring as keyring_messages
 from p2pinfer.wire.messages import swim as swim_messages
+from p2pinfer.wire.messages.events import QueryFilter
 from p2pinfer.wire.messages.keyring import Keyring
 from p2pinfer.wire.messages.records import Holding, PeerRecord, Sign
 from p2pinfer.wire.messages.swim import StateRequest
@@ -131,6 +134,42 @@ class PeerCore:
             Overloaded: Too many such questions are open.
         """
         return self._carry(self.swim.read_metadata(peer, now), now)
+
+    def broadcast(self, name: str, payload: bytes, now: float) -> list[Effect]:
+        """Tell the applications of all members, this one included; it comes back as `EventHeard`.
+
+        Raises:
+            LocalProtocolError: The name or the payload has not the right size.
+            Overloaded: Too much at a time.
+        """
+        return self._carry(self.swim.broadcast(name, payload, now), now)
+
+    def ask(
+        self,
+        name: str,
+        payload: bytes,
+        now: float,
+        *,
+        to: QueryFilter = EVERYBODY,
+        timeout_s: float | None = None,
+        wants_ack: bool = False,
+    ) -> tuple[QueryId, list[Effect]]:
+        """Ask the applications of other members; answers come as `QueryAnswered`, then one `QueryEnded`.
+
+        Raises:
+            LocalProtocolError: Something of it has not the right size.
+            Overloaded: Too much at a time.
+        """
+        query, effects = self.swim.ask(name, payload, now, to=to, timeout_s=timeout_s, wants_ack=wants_ack)
+        return query, self._carry(effects, now)
+
+    def answer(self, query: QueryId, payload: bytes, now: float) -> list[Effect]:
+        """Answer a query that came as `QueryAsked`; too late, or a second time, nothing happens.
+
+        Raises:
+            LocalProtocolError: The answer does not fit a datagram.
+        """
+        return self._carry(self.swim.answer(query, payload, now), now)
 
     def leave(self, now: float) -> list[Effect]:
         """Tell the swarm, and the entry peers of open sessions, that this peer goes."""
@@ -471,13 +510,13 @@ def _earliest(one: float | None, other: float | None) -> float | None:
 
 def _message_owners() -> dict[type, str]:
     owners: dict[type, str] = {}
-    modules = {
-        "swim": swim_messages,
-        "keyring": keyring_messages,
-        "dht": dht_messages,
-        "inference": inference_messages,
-    }
-    for name, module in modules.items():
+    for name, module in (
+        ("swim", swim_messages),
+        ("swim", events_messages),
+        ("keyring", keyring_messages),
+        ("dht", dht_messages),
+        ("inference", inference_messages),
+    ):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, Message) and value.__module__ == module.__name__:
                 owners[value] = name

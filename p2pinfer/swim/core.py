@@ -25,6 +25,7 @@ from typing import Any
 from p2pinfer.effects import Effect, Message, Notify, Send
 from p2pinfer.errors import PeerUnreachable
 from p2pinfer.ids import Contact, Endpoint, PeerId
+from p2pinfer.swim.bulletin import EVERYBODY, Bulletin
 from p2pinfer.swim.config import SwimConfig, stretch
 from p2pinfer.swim.coordinates import CoordinateConfig, Coordinates
 from p2pinfer.swim.detector import FailureDetector
@@ -34,9 +35,10 @@ from p2pinfer.swim.member import MemberState, MemberView
 from p2pinfer.swim.members import MemberTable
 from p2pinfer.swim.membership import Admit, Membership
 from p2pinfer.swim.metadata import MetadataBook, digest_of
-from p2pinfer.swim.news import Joined, JoinFailed, MemberJoined, MetadataRead, RoundTrip
+from p2pinfer.swim.news import Joined, JoinFailed, MemberJoined, MetadataRead, QueryId, RoundTrip
 from p2pinfer.swim.own import OwnRecord, first_record
 from p2pinfer.wire.messages.coordinates import Coordinate
+from p2pinfer.wire.messages.events import BroadcastDigest, QueryFilter, QueryReply
 from p2pinfer.wire.messages.records import Holding, PeerRecord, Sign
 from p2pinfer.wire.messages.swim import (
     Ack,
@@ -94,6 +96,7 @@ class SwimCore:
         self._exchange = Exchange(self._members, config)
         self._targets = JoinTargets(config, rng)
         self._metadata = MetadataBook()
+        self._bulletin = Bulletin(self._members, config, sign, now)
         self._called_at = now
         self._has_joined = False
         self._may_ask_stranger = True
@@ -140,6 +143,33 @@ class SwimCore:
         """Tell the swarm what people call this peer, at most 63 bytes."""
         self._members.own.set_name(name, now)
         return self.tick(now)
+
+    def broadcast(self, name: str, payload: bytes, now: float) -> list[Effect]:
+        """Tell the applications of all members, this peer's own included: see `Bulletin.broadcast`."""
+        self._notice_lag(now)
+        return self._bulletin.broadcast(name, payload, now) + self.tick(now)
+
+    def ask(
+        self,
+        name: str,
+        payload: bytes,
+        now: float,
+        *,
+        to: QueryFilter = EVERYBODY,
+        timeout_s: float | None = None,
+        wants_ack: bool = False,
+    ) -> tuple[QueryId, list[Effect]]:
+        """Ask the applications of other members: see `Bulletin.ask`."""
+        self._notice_lag(now)
+        query, effects = self._bulletin.ask(
+            name, payload, now, to=to, timeout_s=timeout_s, wants_ack=wants_ack
+        )
+        return query, effects + self.tick(now)
+
+    def answer(self, query: QueryId, payload: bytes, now: float) -> list[Effect]:
+        """Answer a query that came as `QueryAsked`: see `Bulletin.answer`."""
+        self._notice_lag(now)
+        return self._bulletin.answer(query, payload, now) + self.tick(now)
 
     def set_metadata(self, data: bytes, now: float) -> list[Effect]:
         """Say more of this peer than a record holds, at most 64 KiB; others read it with `read_metadata`.
@@ -228,6 +258,7 @@ class SwimCore:
             counts[f"members_{member.state.name.lower()}"] += 1
         return {
             **self._members.counters,
+            **self._bulletin.statistics(),
             **counts,
             "queue_count": len(self._members.queue),
             "errand_count": self._detector.errand_count,
@@ -253,7 +284,7 @@ class SwimCore:
         ]
         if self._members.queue or self._members.to_warn:
             times.append(timers[_Timer.GOSSIP])
-        parts = (self._members, self._detector, self._targets, self._metadata)
+        parts = (self._members, self._detector, self._targets, self._metadata, self._bulletin)
         times += [at for part in parts if (at := part.deadline) is not None]
         return min(times)
 
@@ -266,7 +297,7 @@ class SwimCore:
             effects += self._detector.tick(now)
             effects += self._members.expire(now)
             effects += self._try_targets(now)
-            effects += self._metadata.tick(now)
+            effects += self._metadata.tick(now) + self._bulletin.tick(now)
         for timer, work in self._work:
             if self._timers.get(timer, math.inf) <= now:
                 effects += work(now)
@@ -325,6 +356,8 @@ class SwimCore:
                 return self._on_state_reply(sender, message, now)
             case StateRest():
                 return self._exchange.on_rest(message, now)
+            case QueryReply() | BroadcastDigest():
+                return self._bulletin.receive(sender, message, now)
             case MetadataRequest():
                 return self._metadata.on_request(sender, message)
             case MetadataReply():
@@ -380,6 +413,8 @@ class SwimCore:
             effects += self._members.merge_record(record, now)
         for accusation in gossip.accusations:
             effects += self._members.merge_accusation(accusation, now)
+        for broadcast in gossip.broadcasts:
+            effects += self._bulletin.merge(broadcast, now)
         return effects
 
     # ------------------------------------------------------------------ regular work
@@ -453,6 +488,7 @@ class SwimCore:
             self._count("lags")
             self._detector.was_stopped()
             self._members.postpone_suspicions(lag_s)
+            self._bulletin.postpone(lag_s)
             if _Timer.SWEEP in self._timers:  # let renewals that wait outside come in first
                 self._timers[_Timer.SWEEP] = now + self._sweep_interval_s
 

@@ -9,6 +9,7 @@ from p2pinfer.wire.messages.records import PeerRecord
 
 __all__ = [
     "DatagramsLost",
+    "EventHeard",
     "IdentityConflict",
     "JoinFailed",
     "Joined",
@@ -20,6 +21,11 @@ __all__ = [
     "MetadataFailed",
     "MetadataRead",
     "News",
+    "QueryAcked",
+    "QueryAnswered",
+    "QueryAsked",
+    "QueryEnded",
+    "QueryId",
     "RoundTrip",
 ]
 
@@ -112,6 +118,66 @@ class MetadataFailed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class EventHeard:
+    """A member broadcast an event; those of one sender come in its order, this peer's own included.
+
+    Attributes:
+        sender: Whose event it is; it was signed by that peer, whoever passed it on.
+        name: The kind of event.
+        payload: Its content.
+        time_us: Its Lamport time: an event that was caused by another has the higher one.
+    """
+
+    sender: PeerId
+    name: str
+    payload: bytes
+    time_us: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class QueryId:
+    """Names a query: who asks, and the number that the query has among its broadcasts."""
+
+    asker: PeerId
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAsked:
+    """A member asks the application here, which answers with the core's command `answer` until `ends_at`."""
+
+    query: QueryId
+    name: str
+    payload: bytes
+    ends_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAcked:
+    """A peer says that it was asked, where the query wanted to know that."""
+
+    query: QueryId
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswered:
+    """A peer answered a query of this one; the first answer of each is told."""
+
+    query: QueryId
+    peer: PeerId
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QueryEnded:
+    """No more answers come to a query of this peer; `silent` were asked, live, and did not answer in time."""
+
+    query: QueryId
+    silent: tuple[PeerId, ...]
+
+
 News = (
     MemberJoined
     | MemberUpdated
@@ -125,4 +191,9 @@ News = (
     | IdentityConflict
     | MetadataRead
     | MetadataFailed
+    | EventHeard
+    | QueryAsked
+    | QueryAcked
+    | QueryAnswered
+    | QueryEnded
 )

@@ -43,7 +43,7 @@ __all__ = [
 MESSAGE_SIZE_BYTES_MAX = (64 << 20) + 65536
 """Whatever a schema would allow: the largest tensor and what is around it."""
 DEPTH_MAX = 8
-"""Arrays inside each other. The deepest structure of the protocol has five."""
+"""Arrays inside each other. The deepest structure of the protocol has six."""
 SURPLUS_FIELDS_MAX = 8
 """Unknown trailing fields of a structure that are dropped; more are a sign of nonsense."""
 SURPLUS_ITEMS_MAX = 256

@@ -92,7 +92,7 @@ def test_every_kind_of_field_comes_back() -> None:
 
 
 def test_the_bytes_of_a_message_are_an_array_with_its_tag_and_fields_in_order() -> None:
-    assert msgpack.unpackb(encode(Ping(sequence=3, gossip=Gossip()))) == [18, 3, [17, [], []]]
+    assert msgpack.unpackb(encode(Ping(sequence=3, gossip=Gossip()))) == [18, 3, [17, [], [], []]]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from p2pinfer.membership import Invite, SwarmPolicy, issue_certificate
 from p2pinfer.swim.rotation import first_keyring
 from p2pinfer.wire.codec import encode
 from p2pinfer.wire.envelope import DATAGRAM_SIZE_BYTES_MAX, Envelopes
+from p2pinfer.wire.messages.events import Query, QueryFilter, UserEvent
 from p2pinfer.wire.messages.membership import Membership
 from p2pinfer.wire.messages.records import PeerRecord
 from p2pinfer.wire.messages.swim import Gossip, Ping
@@ -206,6 +207,34 @@ def test_tampered_nested_record() -> None:
         message = Ping(sequence=1, gossip=Gossip(records=(record_of(OWNER), forged)))
         with pytest.raises(SignatureError):
             envelopes(BOB).open(envelopes(EVE).seal(message, NOW), NOW)
+
+
+def test_tampered_nested_event_or_query() -> None:
+    """Whoever passes a broadcast on can change nothing of it, nor speak in another's name."""
+    common: dict[str, Any] = {
+        "public_key": ALICE.public_key,
+        "sequence": 5,
+        "time_us": 1 << 50,
+        "recent": 0,
+        "kept": 0,
+        "name": "deploy",
+        "payload": b"v2",
+    }
+    event = ALICE.sign_statement(UserEvent(**common))
+    query = ALICE.sign_statement(Query(**common, to=QueryFilter(name_prefix="a"), lifetime_ms=1000))
+    good = Gossip(broadcasts=(event, query))
+    assert envelopes(BOB).open(envelopes(EVE).seal(good, NOW), NOW).message == good
+    for forged in (
+        dataclasses.replace(event, sequence=6),
+        dataclasses.replace(event, time_us=1),
+        dataclasses.replace(event, payload=b"v3"),
+        dataclasses.replace(event, public_key=EVE.public_key),
+        dataclasses.replace(query, to=QueryFilter()),
+        dataclasses.replace(query, lifetime_ms=600_000),
+        dataclasses.replace(query, signature=b""),
+    ):
+        with pytest.raises(SignatureError):
+            envelopes(BOB).open(envelopes(EVE).seal(Gossip(broadcasts=(event, forged)), NOW), NOW)
 
 
 def test_a_record_that_comes_twice_is_checked_once() -> None:

@@ -26,6 +26,7 @@ from typing import Annotated, ClassVar
 from p2pinfer.effects import Message, Plane, Priority
 from p2pinfer.ids import PeerId
 from p2pinfer.wire.messages.coordinates import Coordinate
+from p2pinfer.wire.messages.events import Broadcast
 from p2pinfer.wire.messages.records import METADATA_SIZE_BYTES_MAX, PeerRecord, Signed
 from p2pinfer.wire.schema import Between, Count, Exactly, Size, registered
 
@@ -86,6 +87,8 @@ class Gossip(Message):
 
     records: Annotated[tuple[PeerRecord, ...], Count(_GOSSIP_ITEMS_COUNT_MAX)] = ()
     accusations: Annotated[tuple[Accusation, ...], Count(_GOSSIP_ITEMS_COUNT_MAX)] = ()
+    broadcasts: Annotated[tuple[Broadcast, ...], Count(_GOSSIP_ITEMS_COUNT_MAX)] = ()
+    """What applications tell and ask: see the module events."""
 
 
 @registered
