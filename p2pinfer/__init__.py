@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from p2pinfer.config import NodeConfig
 from p2pinfer.errors import P2PInferError
 from p2pinfer.wire.messages.client import ChatMessage
+from p2pinfer.wire.messages.events import QueryFilter
 from p2pinfer.wire.messages.inference import Sampling
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "GeneratedToken",
     "ChatMessage",
     "Sampling",
+    "QueryFilter",
     "NodeConfig",
     "P2PInferError",
 ]

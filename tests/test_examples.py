@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from examples import one_peer, simulate_gossip, tensor_parallel, two_peers
+from examples import events_and_queries, one_peer, simulate_gossip, tensor_parallel, two_peers
 from tests.e2e.conftest import TINY, tiny_cache
 
 __all__ = ["tiny_cache"]
 
-MODULES = (one_peer, simulate_gossip, tensor_parallel, two_peers)
+MODULES = (events_and_queries, one_peer, simulate_gossip, tensor_parallel, two_peers)
 
 
 @pytest.mark.e2e
@@ -29,6 +29,10 @@ async def test_two_peers(tiny_cache: Path) -> None:
 async def test_tensor_parallel(tiny_cache: Path) -> None:
     together = await tensor_parallel.main(TINY, 6, cache_dir=str(tiny_cache))
     assert together
+
+
+async def test_events_and_queries() -> None:
+    assert await events_and_queries.main() == ["door open", "21.5 degrees"]
 
 
 def test_simulate_gossip() -> None:

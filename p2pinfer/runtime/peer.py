@@ -27,6 +27,7 @@ from p2pinfer.inference.news import GenerationFailed, PromptRead, Recovered, Sam
 from p2pinfer.models.tokenizer import TextStream
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.runtime.answer import Answer, News, Opened
+from p2pinfer.runtime.bulletin import Bulletin
 from p2pinfer.runtime.client_service import client_handlers, write_node_file
 from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.composition import Parts, compose
@@ -74,7 +75,8 @@ class Peer:
         self._opening_model = trio.Lock()
         self._joined = trio.Event()
         self._closed = trio.Event()
-        parts.planes.on_effect = self._handle
+        self.bulletin = Bulletin(parts, nursery, self._handle)
+        """Telling and asking other applications: `runtime/bulletin.py`."""
         parts.streams.handlers.update(client_handlers(self))
         self.groups = Groups(parts, nursery, self.serve)
         """Computing one span together with other peers: `runtime/groups.py`."""
