@@ -162,7 +162,7 @@ class _Watch:
 
 def simulate(plan: Plan) -> dict[str, Any]:
     """Run one swarm and return its figures."""
-    began_s = time.monotonic()
+    began_s, cpu_began_s = time.monotonic(), time.process_time()
     config = plan.config
     trace = Digest()
     latency = WAN_LATENCY if plan.profile == "wan" else LAN_LATENCY
@@ -204,6 +204,7 @@ def simulate(plan: Plan) -> dict[str, Any]:
         "events": world.events_count,
         "trace_hash": trace.hash,
         "forming_s": round(formed_s, 1),
+        "cpu_s": round(time.process_time() - cpu_began_s, 1),
         "wall_s": round(time.monotonic() - began_s, 1),
     }
 
