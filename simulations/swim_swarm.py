@@ -71,28 +71,28 @@ class Meter:
 
     def __init__(self) -> None:
         self.datagrams = self.streamed = 0
-        self._bytes = {Plane.DATAGRAM: 0, Plane.STREAM: 0}
+        self._datagram_bytes = self._stream_bytes = 0
 
     def __call__(self, message: Message) -> Message:
         if message.PLANE is Plane.DATAGRAM:
             if self.datagrams % _MEASURED_EVERY_COUNT == 0:
-                self._bytes[Plane.DATAGRAM] += encoded_size(message) + ENVELOPE_SIZE_BYTES
+                self._datagram_bytes += encoded_size(message) + ENVELOPE_SIZE_BYTES
             self.datagrams += 1
         else:
             if self.streamed % _MEASURED_EVERY_COUNT == 0:
-                self._bytes[Plane.STREAM] += encoded_size(message)
+                self._stream_bytes += encoded_size(message)
             self.streamed += 1
         return message
 
     @property
     def datagram_bytes(self) -> int:
         """Of all datagrams with their envelopes, estimated from each eighth."""
-        return self._bytes[Plane.DATAGRAM] * _MEASURED_EVERY_COUNT
+        return self._datagram_bytes * _MEASURED_EVERY_COUNT
 
     @property
     def stream_bytes(self) -> int:
         """Of all messages on streams, estimated from each eighth."""
-        return self._bytes[Plane.STREAM] * _MEASURED_EVERY_COUNT
+        return self._stream_bytes * _MEASURED_EVERY_COUNT
 
     def reset(self) -> None:
         """Count from zero: the warm-up is over."""

@@ -136,9 +136,7 @@ def moved(world: World) -> None:
     elsewhere = endpoint(90)
 
     def make(disk: Mapping[str, bytes], rng: random.Random, now: float) -> Any:
-        core = SwimCore(
-            public_key=key(3), endpoint=elsewhere, config=FAST, rng=rng, sign=sign, now=now
-        )
+        core = SwimCore(public_key=key(3), endpoint=elsewhere, config=FAST, rng=rng, sign=sign, now=now)
         return core, core.join([endpoint(0)], now)
 
     world.add("p3 elsewhere", make, Contact(peer_id(3), elsewhere))
