@@ -40,6 +40,7 @@ sim: $(STAMP) ## Run the simulation with SEEDS seeds
 
 soak: $(STAMP) ## Half an hour of kills, stops and joins under load, then the long tests and the mutants; two hours
 	@$(RUN) -m benchmarks.soak --minutes 30
+	@$(RUN) -m benchmarks.members --minutes 3
 	@$(TEST) --timeout=0 -m soak
 
 bench: $(STAMP) ## Measure side by side: beside llama.cpp, a hop beside a bare echo, kills beside unbroken answers

@@ -27,7 +27,7 @@ from p2pinfer.ids import Endpoint, Span
 if TYPE_CHECKING:
     from p2pinfer.runtime.peer import Peer
 
-__all__ = ["LocalNode", "LocalSwarm", "open_swarm", "wait_for_holders", "wait_until"]
+__all__ = ["LocalNode", "LocalSwarm", "launch", "open_swarm", "wait_for_holders", "wait_until"]
 
 START_TIMEOUT_S = 120.0
 """How long nodes may take to load their layers: seconds, but minutes on a loaded machine."""
@@ -109,19 +109,7 @@ class LocalSwarm:
             "threads": 1,
             **self.settings,
         }
-        config = directory / "node.toml"
-        # The invite is a secret: in a file of ours, and not where `ps` shows it.
-        config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        with (directory / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "p2pinfer.node", "--config", str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is ours to handle: we end them
-            )
+        process = launch(directory, settings)
         node = LocalNode(name, span, directory, process)
         self.nodes.append(node)
         return node
@@ -144,6 +132,23 @@ class LocalSwarm:
             except subprocess.TimeoutExpired:
                 node.kill()
                 node.process.wait()
+
+
+def launch(directory: Path, settings: Mapping[str, object]) -> subprocess.Popen[bytes]:
+    """Start a node process with these settings, as in a settings file, and a log in its folder."""
+    config = directory / "node.toml"
+    # The invite is a secret: in a file of ours, and not where `ps` shows it.
+    config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    with (directory / "log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "p2pinfer.node", "--config", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is ours to handle: we end them
+        )
 
 
 async def wait_until(predicate: Callable[[], bool], *, timeout_s: float) -> None:

@@ -87,6 +87,14 @@ class Path:
 
 
 @dataclass(slots=True)
+class _Rules:
+    """The rules in force by their handles, in the order in which they were added."""
+
+    by_handle: dict[int, Rule] = field(default_factory=dict)
+    made_count: int = 0
+
+
+@dataclass(slots=True)
 class _Cuts:
     """How many partitions in force cut each ordered pair."""
 
@@ -100,6 +108,8 @@ class Network:
     Attributes:
         link: What every pair has that `set_link` did not name.
         counts: Messages lost, by reason: loss, cut, rule, nobody, down, oversize, inbox full.
+        path_rng: Makes the generator of each direction between two hosts, at its first packet. Worlds of a
+            thousand hosts, which are a million pairs, may let pairs share generators.
         size: Gives a message's bytes, for bandwidth and the MTU.
         checks_mtu: Whether a datagram above `datagram_size_bytes_max`, with its envelope, is dropped.
         envelope_size_bytes: What signing adds to each datagram.
@@ -118,8 +128,8 @@ class Network:
         self._world = world
         self._paths: dict[tuple[str, str], Path] = {}
         self._cuts = _Cuts()
-        self._rules: dict[int, Rule] = {}
-        self._rules_made_count = 0
+        self._rules = _Rules()
+        self.path_rng: Callable[[str, str], random.Random] = lambda a, b: world.rng(f"path/{a}/{b}")
         self._sizes: dict[int, tuple[Message, int]] = {}
 
     # --- links, partitions and rules, for tests ---
@@ -158,13 +168,14 @@ class Network:
 
     def add_rule(self, rule: Rule) -> int:
         """Put a rule after those that are there; return the handle that takes it back."""
-        self._rules_made_count += 1
-        self._rules[self._rules_made_count] = rule
-        return self._rules_made_count
+        rules = self._rules
+        rules.made_count += 1
+        rules.by_handle[rules.made_count] = rule
+        return rules.made_count
 
     def remove_rule(self, handle: int) -> None:
         """Take a rule away; doing so twice does nothing."""
-        self._rules.pop(handle, None)
+        self._rules.by_handle.pop(handle, None)
 
     # --- for hosts and streams ---
 
@@ -172,7 +183,7 @@ class Network:
         """Return the one direction between two hosts."""
         path = self._paths.get((source, target))
         if path is None:
-            path = self._paths[source, target] = Path(self._world.rng(f"path/{source}/{target}"))
+            path = self._paths[source, target] = Path(self.path_rng(source, target))
         return path
 
     def cut(self, source: str, target: str) -> bool:
@@ -187,7 +198,7 @@ class Network:
 
     def judge(self, packet: Packet) -> Verdict:
         """Ask the rules in their order; a partition is asked after them."""
-        for rule in self._rules.values():
+        for rule in self._rules.by_handle.values():
             verdict = rule(packet)
             if verdict is not None:
                 if not isinstance(verdict, Pass):
@@ -256,7 +267,7 @@ class Network:
             world.push(world.now, target.hear, (source.contact, message))
             return
         extra_s = 0.0
-        if self._rules or self._cuts.counts:
+        if self._rules.by_handle or self._cuts.counts:
             verdict = self.judge(Packet(source.name, target.name, message, world.now))
             if isinstance(verdict, Drop):
                 self.count("cut" if self.cut(source.name, target.name) else "rule", source.name, message)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,18 @@ def test_a_mutant_has_its_place(mutant: Mutant) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
 def test_a_mutant_is_killed(mutant: Mutant, tmp_path: Path) -> None:
+    assert_killed(mutant, TESTS, tmp_path)
+
+
+def assert_killed(mutant: Mutant, tests: Sequence[str], tmp_path: Path) -> None:
+    """Run the tests on a copy with the mutant in it: one has to fail."""
     for folder in ("p2pinfer", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "setup.cfg", tmp_path)
     target = tmp_path / mutant.path
     target.write_text(target.read_text().replace(mutant.old, mutant.new))
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TESTS],
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
