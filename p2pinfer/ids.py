@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = ["PEER_ID_SIZE_BYTES", "Contact", "Endpoint", "PeerId", "SessionId", "Span", "SwarmId"]
 
 PEER_ID_SIZE_BYTES = 32
 SESSION_ID_SIZE_BYTES = 16
+_IDS_KEPT_COUNT = 16_384
+"""Ids of keys: every statement that is heard names its owner by key. Four megabytes at most."""
 
 
 class _FixedBytes(bytes):
@@ -50,7 +53,12 @@ class PeerId(_FixedBytes):
     @classmethod
     def from_public_key(cls, public_key: bytes) -> PeerId:
         """Return the id that belongs to a 32-byte Ed25519 public key."""
-        return cls(hashlib.sha256(public_key).digest())
+        return _id_of(public_key)
+
+
+@lru_cache(maxsize=_IDS_KEPT_COUNT)
+def _id_of(public_key: bytes) -> PeerId:
+    return PeerId(hashlib.sha256(public_key).digest())
 
 
 class SwarmId(_FixedBytes):

@@ -52,7 +52,7 @@ class SwimConfig:
     """Each statement is sent factor * ceil(log10(n + 1)) times. 1 to 20. SWIM 4.1 (lambda); memberlist."""
     datagram_body_bytes_max: int = 1000
     """Encoded size of a message, bytes: 1400 less room for the envelope with key, signature, certificate and
-    seal; the largest record has to fit. 800 to 1300."""
+    seal; the largest record has to fit. 850 to 1300."""
     sync_interval_s: float = 30.0
     """Between two state exchanges that this peer begins, seconds; stretched by `stretch` in large swarms.
     1 to 3600. memberlist LAN."""
@@ -181,7 +181,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "gossip_interval_s": (0.01, 10),
     "gossip_count": (1, 16),
     "retransmit_factor": (1, 20),
-    "datagram_body_bytes_max": (800, 1300),
+    "datagram_body_bytes_max": (850, 1300),
     "sync_interval_s": (1, 3600),
     "sync_reply_count_max": (1, 4096),
     "announce_interval_s": (1, 3600),

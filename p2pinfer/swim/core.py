@@ -62,14 +62,14 @@ _WARNINGS_PER_ROUND_COUNT = 8
 """Members accused in a state exchange that are asked in one gossip interval: at 0.2 s, forty a second."""
 
 
-class _Timer(enum.Enum):
+class _Timer(enum.IntEnum):
     """The regular work; each has one next time."""
 
-    PROBE = "probe"
-    GOSSIP = "gossip"
-    SYNC = "sync"
-    ANNOUNCE = "announce"
-    SWEEP = "sweep"
+    PROBE = 0
+    GOSSIP = 1
+    SYNC = 2
+    ANNOUNCE = 3
+    SWEEP = 4
 
 
 class SwimCore:
@@ -274,19 +274,21 @@ class SwimCore:
         """When `tick` wants to be called."""
         if self._members.own.is_leaving:
             return self._timers[_Timer.GOSSIP] if self._members.queue else None
-        timers = self._timers
-        times = [
-            self._members.own.deadline,
-            timers[_Timer.PROBE],
-            timers[_Timer.SYNC],
-            timers[_Timer.ANNOUNCE],
-            timers[_Timer.SWEEP],
-        ]
-        if self._members.queue or self._members.to_warn:
-            times.append(timers[_Timer.GOSSIP])
-        parts = (self._members, self._detector, self._targets, self._metadata, self._bulletin)
-        times += [at for part in parts if (at := part.deadline) is not None]
-        return min(times)
+        members, timers = self._members, self._timers
+        earliest = min(timers.values())
+        if timers[_Timer.GOSSIP] == earliest and not (members.queue or members.to_warn):
+            earliest = min([at for timer, at in timers.items() if timer is not _Timer.GOSSIP])
+        for deadline in (
+            members.own.deadline,
+            members.deadline,
+            self._detector.deadline,
+            self._targets.deadline,
+            self._metadata.deadline,
+            self._bulletin.deadline,
+        ):
+            if deadline is not None and deadline < earliest:
+                earliest = deadline
+        return earliest
 
     def tick(self, now: float) -> list[Effect]:
         """Do what is due."""
@@ -375,7 +377,10 @@ class SwimCore:
     def _on_ping(self, sender: Contact, ping: Ping, now: float) -> list[Effect]:
         effects = self._merge_gossip(ping.gossip, now)
         self._maybe_renew(now)  # a refutation belongs into this very answer
-        gossip, place = self._members.pack(sender.peer), self._coordinates.own
+        # Also to an old accusation: whoever makes it missed our word, which may be far back in the queue.
+        is_wrong_of_us = any(each.accused == self._id for each in ping.gossip.accusations)
+        gossip = self._members.pack(sender.peer, *((self.record,) if is_wrong_of_us else ()))
+        place = self._coordinates.own
         effects.append(Send(sender, Ack(sequence=ping.sequence, gossip=gossip, coordinate=place)))
         stranger = sender.peer is not None and self._members.table.get(sender.peer) is None
         if stranger and self._may_ask_stranger:

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator
 from p2pinfer.effects import Effect, Misbehaved, Send
 from p2pinfer.ids import Contact, PeerId
 from p2pinfer.swim.config import SwimConfig
-from p2pinfer.swim.member import MARK_BITS, PREFIX_BITS, Claim, Mark, MemberState
-from p2pinfer.swim.membership import Held, Membership
+from p2pinfer.swim.member import MARK_BITS, PREFIX_BITS, Claim, Held, Mark, MemberState
+from p2pinfer.swim.membership import Membership
 from p2pinfer.wire.messages.records import PeerRecord
 from p2pinfer.wire.messages.swim import (
     BUCKET_COUNT_MAX,

@@ -45,6 +45,8 @@ class JoinTargets:
     @property
     def deadline(self) -> float | None:
         """When the next target is to be tried."""
+        if not self._targets:
+            return None
         return min((each.due_at for each in self._targets.values() if each.due_at is not None), default=None)
 
     def add(self, endpoint: Endpoint, now: float) -> None:

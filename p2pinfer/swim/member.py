@@ -18,7 +18,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from p2pinfer.ids import PeerId
+from p2pinfer.ids import Contact, PeerId
 from p2pinfer.wire.messages.records import PeerRecord
 from p2pinfer.wire.messages.swim import Accusation
 
@@ -26,10 +26,12 @@ __all__ = [
     "MARK_BITS",
     "PREFIX_BITS",
     "Claim",
+    "Held",
     "Mark",
     "Member",
     "MemberState",
     "MemberView",
+    "Warning",
     "mark_of",
     "supersedes",
 ]
@@ -121,3 +123,21 @@ class MemberView:
 
     record: PeerRecord
     state: MemberState
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is held of one member, this peer included."""
+
+    peer: PeerId
+    claim: Claim
+    record: PeerRecord
+    accusation: Accusation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:
+    """Somebody is to be told that it is thought suspect or dead."""
+
+    contact: Contact
+    word: Accusation

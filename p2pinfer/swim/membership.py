@@ -20,13 +20,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from p2pinfer.effects import Effect, Misbehaved, Notify
-from p2pinfer.ids import Contact, Endpoint, PeerId
+from p2pinfer.ids import Endpoint, PeerId
 from p2pinfer.swim.config import SwimConfig, stretch
 from p2pinfer.swim.dissemination import Dissemination, retransmit_limit
-from p2pinfer.swim.member import Claim, Mark, Member, MemberState, mark_of, supersedes
+from p2pinfer.swim.member import Claim, Held, Mark, Member, MemberState, Warning, mark_of, supersedes
 from p2pinfer.swim.members import MemberTable
 from p2pinfer.swim.news import (
     IdentityConflict,
@@ -42,31 +41,13 @@ from p2pinfer.swim.unseen import UnseenDeaths
 from p2pinfer.wire.messages.records import PeerRecord, Sign
 from p2pinfer.wire.messages.swim import Accusation, Gossip
 
-__all__ = ["Admit", "Held", "Membership", "Warning"]
+__all__ = ["Admit", "Membership"]
 
 Admit = Callable[[PeerRecord], bool]
 """Whether a peer that is not known yet may become a member here: a pure function of the application's."""
 
 _WARNING_COUNT_MAX = 1024
 """Peers that wait to be told what is said of them; who finds no room learns it from others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What is held of one member, this peer included."""
-
-    peer: PeerId
-    claim: Claim
-    record: PeerRecord
-    accusation: Accusation | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Warning:
-    """Somebody is to be told that it is thought suspect or dead."""
-
-    contact: Contact
-    word: Accusation
 
 
 class Membership:
@@ -87,6 +68,7 @@ class Membership:
         self._sign = sign
         self._suspicions: dict[PeerId, Suspicion] = {}
         self._unseen = UnseenDeaths()
+        self._runs_out_at: float | None = None
         self.own = own
         self.table = table
         self.queue = Dissemination()
@@ -104,7 +86,9 @@ class Membership:
         """When the next suspicion runs out."""
         if not self._suspicions:
             return None
-        return min(each.deadline for each in self._suspicions.values())
+        if self._runs_out_at is None:  # asked after every input, and seldom changed
+            self._runs_out_at = min([each.deadline for each in self._suspicions.values()])
+        return self._runs_out_at
 
     # ------------------------------------------------------------------ statements of others
 
@@ -113,12 +97,13 @@ class Membership:
         owner = record.owner
         if owner == self.own.peer:
             return self._merge_own(record, now)
-        if not self._is_acceptable(record, now):
+        member = self.table.get(owner)
+        if member is not None and member.state.is_active and not _is_news(record, member.record):
+            self.counters["records_stale"] += 1  # most of what is heard
+            return []
+        if not self._is_acceptable(record, now) or self._is_outdated_by_death(owner, member, record):
             return []
         state = MemberState.LEFT if record.leaving else MemberState.ALIVE
-        member = self.table.get(owner)
-        if self._is_outdated_by_death(owner, member, record):
-            return []
         if member is None:
             return self._meet(owner, Member(record, state, now))
         if not supersedes(Claim(record.incarnation, state), member.claim) and not self._is_void(member, now):
@@ -126,7 +111,7 @@ class Membership:
             return []
         was = member.state
         member.record, member.accusation = record, None
-        self._suspicions.pop(owner, None)
+        self._end_suspicion(owner)
         self.to_warn.pop(owner, None)
         self.table.set_state(owner, member, state, now)
         self.queue.add_record(owner, record)
@@ -211,10 +196,12 @@ class Membership:
         """This peer was stopped for that long: give every suspect the time back."""
         for suspicion in self._suspicions.values():
             suspicion.postpone(lag_s)
+        self._runs_out_at = None
 
     def fall_silent(self) -> None:
         """Judge nobody and pass nothing on any more: this peer leaves."""
         self._suspicions.clear()
+        self._runs_out_at = None
         self.to_warn.clear()
         self.queue.clear()
 
@@ -271,6 +258,10 @@ class Membership:
         if not known and self._is_acceptable(record, now):
             self.table.add(owner, Member(record, MemberState.DEAD, now, word))
 
+    def _end_suspicion(self, peer: PeerId) -> None:
+        if self._suspicions.pop(peer, None) is not None:
+            self._runs_out_at = None
+
     def _become_suspect(
         self, peer: PeerId, member: Member, accusation: Accusation, now: float, *, hearsay: bool = False
     ) -> list[Effect]:
@@ -279,6 +270,7 @@ class Membership:
             self._suspicions[peer] = Suspicion(self._config, self.member_count, accusation.owner, now)
         elif not suspicion.confirm(accusation.owner):
             return []
+        self._runs_out_at = None
         if hearsay:
             self._warn(peer, Warning(member.record.contact, accusation))
         else:
@@ -290,7 +282,7 @@ class Membership:
         return [Notify(MemberSuspected(peer))]
 
     def _become_dead(self, peer: PeerId, member: Member, word: Accusation, now: float) -> list[Effect]:
-        self._suspicions.pop(peer, None)
+        self._end_suspicion(peer)
         self.to_warn.pop(peer, None)
         member.accusation = word
         self.table.set_state(peer, member, MemberState.DEAD, now)
@@ -371,3 +363,10 @@ class Membership:
         if not self._is_expired(member.record, now):
             return False
         return member.state is MemberState.LEFT or member.since + self._config.remember_dead_s <= now
+
+
+def _is_news(record: PeerRecord, held: PeerRecord) -> bool:
+    """Whether a record may supersede the one that is held of a member that lives."""
+    if record.leaving:
+        return record.incarnation >= held.incarnation
+    return record.incarnation > held.incarnation

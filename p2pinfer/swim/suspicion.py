@@ -42,7 +42,7 @@ def suspicion_timeout_s(confirmations: int, wanted: int, minimum_s: float, maxim
 class Suspicion:
     """The clock that runs against one suspect. It remembers at most `wanted` + 1 accusers."""
 
-    __slots__ = ("_accusers", "_maximum_s", "_minimum_s", "_started", "_wanted")
+    __slots__ = ("_accusers", "_maximum_s", "_minimum_s", "_started", "_wanted", "deadline")
 
     def __init__(self, config: SwimConfig, member_count: int, accuser: PeerId, now: float) -> None:
         self._started = now
@@ -50,10 +50,10 @@ class Suspicion:
         self._minimum_s = suspicion_s_min(config, member_count)
         self._maximum_s = self._minimum_s * config.suspicion_max_factor
         self._accusers = {accuser}
-
-    @property
-    def deadline(self) -> float:
+        self.deadline = self._ends_at()
         """When the suspect is taken for dead, as things stand."""
+
+    def _ends_at(self) -> float:
         confirmations = len(self._accusers) - 1
         return self._started + suspicion_timeout_s(
             confirmations, self._wanted, self._minimum_s, self._maximum_s
@@ -64,8 +64,10 @@ class Suspicion:
         if accuser in self._accusers or len(self._accusers) > self._wanted:
             return False
         self._accusers.add(accuser)
+        self.deadline = self._ends_at()
         return True
 
     def postpone(self, lag_s: float) -> None:
         """Take out time in which this peer itself was stopped and could not have heard a refutation."""
         self._started += lag_s
+        self.deadline += lag_s

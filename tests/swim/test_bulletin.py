@@ -123,7 +123,7 @@ def test_a_sender_restarted_with_a_clock_behind_learns_its_number_from_its_own_e
 
 
 def test_nothing_is_told_of_what_a_peer_of_another_setting_says_too_large() -> None:
-    small = Member(2, 1, config=SwimConfig(datagram_body_bytes_max=800, clock_skew_s_max=5.0))
+    small = Member(2, 1, config=SwimConfig(datagram_body_bytes_max=850, clock_skew_s_max=5.0))
     large = Member(1, 2, config=SwimConfig(datagram_body_bytes_max=1300, clock_skew_s_max=5.0))
     peers = tuple(peer_id(each) for each in range(2, 18))
     large.bulletin.ask("q", b"x" * 400, NOW, to=QueryFilter(peers=peers))
@@ -161,7 +161,7 @@ def test_alertmanager_1412_what_is_too_large_is_refused_where_it_is_said() -> No
 
 
 def test_the_largest_event_and_query_fit_the_smallest_datagram() -> None:
-    one = Member(1, 2, config=SwimConfig(datagram_body_bytes_max=800), now=1e10)
+    one = Member(1, 2, config=SwimConfig(datagram_body_bytes_max=850), now=1e10)
     (event,) = events_of(one, 1, payload=bytes(512), now=1e10)
     assert encoded_size(event) < room_bytes(800)
     one.bulletin.ask("q" * 64, bytes(512), 1e10, timeout_s=600.0, wants_ack=True)
