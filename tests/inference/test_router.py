@@ -10,9 +10,9 @@ import pytest
 
 from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId, Span
 from p2pinfer.inference.balancing import BALANCERS
+from p2pinfer.inference.chain_search import Ways
 from p2pinfer.inference.config import EntryConfig
 from p2pinfer.inference.generation import Generation, Pace, Request
-from p2pinfer.inference.chain_search import Ways
 from p2pinfer.inference.places import Spot, WayMap
 from p2pinfer.inference.planner import Holder
 from p2pinfer.inference.router import Router
