@@ -12,6 +12,7 @@ import random
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,7 @@ LIES: tuple[Lie, ...] = (constant, huge, oscillate, deflate, repel, late, tall, 
 
 
 def run(
-    truth: Truth, lie: Lie | None, *, share: float = 0.2, round_count: int = ROUNDS, **settings: float
+    truth: Truth, lie: Lie | None, *, share: float = 0.2, round_count: int = ROUNDS, **settings: Any
 ) -> Errors:
     """Probe round-robin as SWIM does, with jitter and slow answers; return the errors among the honest."""
     network = Network(truth, 1, **settings)
@@ -148,7 +149,8 @@ def test_believing_everybody_the_same_liars_ruin_the_map(
 ) -> None:
     """The attacks are real: without the bounds, as in serf, the honest are lost."""
     monkeypatch.setattr(Coordinates, "_strike", lambda *_: None)
-    found = run(sites(COUNT, 1), lie, **{**PLAIN, "step_s_max": 10.0})
+    everything: dict[str, Any] = {**PLAIN, "step_s_max": 10.0}
+    found = run(sites(COUNT, 1), lie, **everything)
     assert found.median > 2 * quiet["sites"].median
 
 
