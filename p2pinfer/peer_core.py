@@ -35,6 +35,7 @@ from p2pinfer.swim.config import SwimConfig
 from p2pinfer.swim.core import SwimCore
 from p2pinfer.swim.keyring import KeyringCore
 from p2pinfer.swim.news import MemberDead, MemberJoined, MemberLeft, MemberUpdated, QueryId, RoundTrip
+from p2pinfer.swim.vivaldi import distance_s
 from p2pinfer.wire.messages import dht as dht_messages
 from p2pinfer.wire.messages import events as events_messages
 from p2pinfer.wire.messages import inference as inference_messages
@@ -93,8 +94,8 @@ class PeerCore:
         self._owners = _message_owners()
         self._holding: Holding | None = None
         self._announced_at = now
-        self._book = HolderBook()
-        self.entry.set_holders(self._book.by_digest)
+        self._book = HolderBook(distance_s)
+        self.entry.set_holders(self._book.by_digest, self._book.ways)
         self._held_before: Holding | None = None
         self._has_handed_over = False
         self._gossip_at: float | None = None
@@ -462,7 +463,7 @@ class PeerCore:
             case MemberJoined(record=record) | MemberUpdated(record=record):
                 contact = record.contact
                 self.keyring.member_came(contact)
-                if self._book.put(contact, record.holding) and contact.peer is not None:
+                if self._book.put(contact, record.holding, record.coordinate) and contact.peer is not None:
                     self.entry.member_came(contact.peer, now)
                 return self.dht.heard(contact, now) + self._maybe_hand_over(now)
             case MemberDead(peer=peer) | MemberLeft(peer=peer):
@@ -470,13 +471,14 @@ class PeerCore:
                 self.keyring.member_gone(peer)
                 return self.entry.member_dead(peer, now) + self.dht.forget(peer, now)
             case RoundTrip(peer=peer, seconds=seconds):
+                self._book.set_own(self.swim.coordinate)
                 self._book.took(peer, seconds)
         return []
 
     def _hold(self, holding: Holding, now: float) -> list[Effect]:
         """Say what this peer holds; what it says of itself it knows at once."""
         self._holding = holding
-        self._book.put(self.contact, holding)
+        self._book.put(self.contact, holding, self.swim.coordinate)
         self._book.took(self._me, 0.0)
         return self.swim.set_holding(holding, now)
 

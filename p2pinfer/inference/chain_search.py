@@ -243,7 +243,9 @@ def _undominated(pieces: Sequence[Piece], counted: Collection[PeerId]) -> list[P
     useful: list[Piece] = []
     for piece in pieces:
         _, slope, peer, start, end, place, _ = piece
-        dominant = dominants.setdefault(place, [])
+        dominant = dominants.get(place)
+        if dominant is None:
+            dominant = dominants[place] = []
         for index, (_, other_slope, _, other_start, other_end, _, _) in enumerate(dominant):
             if other_start <= start and end <= other_end and other_slope <= slope:
                 dominant.insert(0, dominant.pop(index))
@@ -290,10 +292,10 @@ def _fill(
             if handed < cost or (handed == cost and rests[behind] < rests[end]):
                 cost, end = handed, behind
             cost += slope * width
-            total = cost + fixed
-            if total <= best[place]:
+            total, least = cost + fixed, best[place]
+            if total <= least:
                 peers = (peer, *rests[end])
-                if total < best[place] or peers < best_peers[place]:
+                if total < least or peers < best_peers[place]:
                     best[place], best_peers[place], best_steps[place] = total, peers, (piece, end)
             if piece_start < start:
                 still.append((cost, end, piece, costs, rests))

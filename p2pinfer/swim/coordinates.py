@@ -6,9 +6,9 @@ Rules:
 2. The one thing that a liar cannot do is to answer sooner than the network allows. So an observation is held
    against what was seen of other peers that answer as fast or faster: a crowd of liars that answer late does
    not outvote those nearby, and a peer that stands apart from all whom it is close to may still move there.
-3. What an observation may do is bounded by how well the others fit (`_Judgement`): the whole of it counts
-   while nothing fits yet, little once nearly all do. A peer that does not fit again and again counts half as
-   much each time. A peer counts once among the others' observations, however often it is observed.
+3. What an observation may do is bounded by how well the others fit: the whole of it counts while nothing fits
+   yet, little once nearly all do. A peer that does not fit again and again counts half as much each time, and
+   one that is observed more often than the others counts no more for it.
 
 Departs from serf, which believes every valid coordinate. Rule 3 is the third invariant of Newton (Seibert et
 al., ToN 2014: forces within a multiple of the median), by clipping instead of refusing, so that a real change
@@ -214,7 +214,7 @@ class Coordinates:
         own.position = replace(moved, error=min(max(error, _ERROR_MIN), config.error_max))
         if track.misfit_s <= judgement.limit_s and freshness:
             self._adjust(other, round_trip_s)
-        self._fall()
+        self._fall(freshness)
         self._number += 1
 
     def forget(self, peer: PeerId) -> None:
@@ -311,10 +311,10 @@ class Coordinates:
         adjustment_s = min(max(sum(own.leftovers_s) / (2 * count), -limit_s), limit_s)
         own.position = replace(own.position, adjustment_s=adjustment_s)
 
-    def _fall(self) -> None:
+    def _fall(self, freshness: float) -> None:
         """Ledlie et al., VI: gravity. And begin anew where others would not believe this peer any more."""
         own, config = self._self, self._config
-        pull_s = (self._origin.distance_s(own.position) / config.gravity_s) ** 2
+        pull_s = (self._origin.distance_s(own.position) / config.gravity_s) ** 2 * freshness
         own.position = own.position.pushed(-pull_s, self._origin, config.height_s_min, self._rng)
         if not self._is_believable(own.position):
             self._counters["resets"] += 1

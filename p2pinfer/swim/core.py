@@ -35,7 +35,7 @@ from p2pinfer.swim.member import MemberState, MemberView
 from p2pinfer.swim.members import MemberTable
 from p2pinfer.swim.membership import Admit, Membership
 from p2pinfer.swim.metadata import MetadataBook, digest_of
-from p2pinfer.swim.news import Joined, JoinFailed, MemberJoined, MetadataRead, QueryId, RoundTrip
+from p2pinfer.swim.news import Joined, JoinFailed, MemberJoined, MetadataRead, QueryId
 from p2pinfer.swim.own import OwnRecord, first_record
 from p2pinfer.wire.messages.coordinates import Coordinate
 from p2pinfer.wire.messages.events import BroadcastDigest, QueryFilter, QueryReply
@@ -86,13 +86,13 @@ class SwimCore:
         now: float,
     ) -> None:
         first = first_record(public_key, endpoint, int(now * 1000))
-        self._coordinates = Coordinates(CoordinateConfig(), rng)
+        self._coordinates = Coordinates(CoordinateConfig(), random.Random(rng.getrandbits(64)))
         own = OwnRecord(first, config, rng, sign)
         own.place(self._coordinates.own)
         self._config = config
         self._rng = rng
         self._members = Membership(own, config, MemberTable(config.member_count_max, rng), sign)
-        self._detector = FailureDetector(self._members, config, rng.getrandbits(32))
+        self._detector = FailureDetector(self._members, config, self._coordinates, rng.getrandbits(32))
         self._exchange = Exchange(self._members, config)
         self._targets = JoinTargets(config, rng)
         self._metadata = MetadataBook()
@@ -372,7 +372,8 @@ class SwimCore:
         """Nothing is learnt or passed on any more, but nobody shall suspect this peer meanwhile."""
         if not isinstance(message, Ping):
             return []
-        return [Send(sender, Ack(sequence=message.sequence, gossip=self._members.pack(sender.peer)))]
+        gossip, place = self._members.pack(sender.peer), self._coordinates.own
+        return [Send(sender, Ack(sequence=message.sequence, gossip=gossip, coordinate=place))]
 
     def _on_ping(self, sender: Contact, ping: Ping, now: float) -> list[Effect]:
         effects = self._merge_gossip(ping.gossip, now)
@@ -391,9 +392,6 @@ class SwimCore:
     def _on_ack(self, sender: Contact, ack: Ack, now: float) -> list[Effect]:
         effects = self._merge_gossip(ack.gossip, now)
         follows, is_asked = self._detector.on_ack(ack, sender, now)
-        for each in follows:
-            if isinstance(each, Notify) and isinstance(each.news, RoundTrip) and ack.coordinate is not None:
-                self._coordinates.observe(each.news.peer, ack.coordinate, each.news.seconds)
         effects += follows
         if is_asked:
             effects.append(self._exchange.request(sender, now))
@@ -429,7 +427,7 @@ class SwimCore:
         self._exchange.begin_period()
         self._may_ask_stranger = True
         target = self._members.table.next_to_probe()
-        return [] if target is None else self._detector.probe(target, now)
+        return [] if target is None else self._detector.probe(target, now, is_regular=True)
 
     def _gossip(self, now: float) -> list[Effect]:
         if not self._members.queue and not self._members.to_warn:

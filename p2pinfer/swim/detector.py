@@ -16,6 +16,7 @@ from p2pinfer.effects import Effect, Message, Notify, Send
 from p2pinfer.ids import Contact, PeerId
 from p2pinfer.swim.awareness import Awareness
 from p2pinfer.swim.config import SwimConfig
+from p2pinfer.swim.coordinates import Coordinates
 from p2pinfer.swim.membership import Membership
 from p2pinfer.swim.news import DatagramsLost, RoundTrip
 from p2pinfer.swim.probe import Errand, Probe, Prober
@@ -35,13 +36,16 @@ __all__ = ["FailureDetector"]
 
 
 class FailureDetector:
-    """Probes members and answers for others; accuses in `members`."""
+    """Probes members and answers for others; accuses in `members`, and measures for `coordinates`."""
 
-    def __init__(self, members: Membership, config: SwimConfig, first_sequence: int) -> None:
+    def __init__(
+        self, members: Membership, config: SwimConfig, coordinates: Coordinates, first_sequence: int
+    ) -> None:
         self._members = members
         self._config = config
         self._prober = Prober(config, first_sequence)
         self._awareness = Awareness(config)
+        self.coordinates = coordinates
 
     @property
     def deadline(self) -> float | None:
@@ -65,8 +69,8 @@ class FailureDetector:
 
     # ------------------------------------------------------------------ beginning
 
-    def probe(self, peer: PeerId, now: float) -> list[Effect]:
-        """Probe an active member, unless that is under way."""
+    def probe(self, peer: PeerId, now: float, *, is_regular: bool = False) -> list[Effect]:
+        """Probe an active member, unless that is under way; `is_regular` where it is its turn."""
         member = self._members.table.active(peer)
         if member is None:
             return []
@@ -75,6 +79,7 @@ class FailureDetector:
         )
         if probe is None:
             return []
+        probe.is_regular = is_regular
         return [Send(probe.target, Ping(sequence=probe.sequence, gossip=self._members.pack(peer)))]
 
     def ping_stranger(self, contact: Contact, now: float, *first: PeerRecord | Accusation) -> list[Effect]:
@@ -149,7 +154,10 @@ class FailureDetector:
         if not answered.blames:  # back from the dead, or never met: it may know many that we do not
             return [], True
         self._awareness.answered()
-        return [Notify(RoundTrip(sender.peer, now - answered.started))], False
+        round_trip_s = now - answered.started
+        if answered.is_regular and ack.coordinate is not None:
+            self.coordinates.observe(sender.peer, ack.coordinate, round_trip_s)
+        return [Notify(RoundTrip(sender.peer, round_trip_s))], False
 
     def on_indirect_ack(self, message: IndirectAck, sender: Contact) -> list[Effect]:
         """A helper heard the target."""

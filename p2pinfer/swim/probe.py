@@ -39,6 +39,8 @@ class Probe:
     ends_at: float
     blames: bool = True
     """Whether silence leads to suspicion; not for members dead already and strangers."""
+    is_regular: bool = True
+    """Whether it was this target's turn: what others can provoke measures nothing."""
     helpers: list[PeerId] | None = None
     """Who was asked for an indirect probe; None while nobody had to be."""
     nacks: set[PeerId] = field(default_factory=set)

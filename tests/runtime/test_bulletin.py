@@ -95,7 +95,7 @@ async def test_nobody_waits_for_a_peer_that_closes(tmp_path: Path) -> None:
             await first.bulletin.broadcast("last")
             peer = first
     assert [each.name async for each in events] == ["last"]
-    with pytest.raises(Cancelled, match="the peer is closing"):
+    with pytest.raises((Cancelled, StopAsyncIteration)):  # the latter if the other was seen to leave first
         await anext(answers)
     with pytest.raises(Cancelled):
         await peer.bulletin.broadcast("late")

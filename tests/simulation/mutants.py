@@ -145,8 +145,8 @@ MUTANTS = (
     Mutant(
         "nobody is tried once more",
         _ROUTER,
-        "holders, lost=excused)",
-        "holders, lost=avoided)",
+        "holders, lost=excused, ways=ways)",
+        "holders, lost=avoided, ways=ways)",
     ),
     Mutant(
         "a stalled entry peer blames the others",

@@ -134,7 +134,7 @@ def test_the_largest_record_fits_the_smallest_datagram_beside_an_accusation() ->
             queue=1 << 20,
         ),
     )
-    smallest = 800
+    smallest = 850
     SwimConfig(datagram_body_bytes_max=smallest)
     queue = Dissemination()
     queue.add_record(peer_id(1), largest)
@@ -273,7 +273,7 @@ STATEMENTS = st.lists(
 )
 
 
-@given(STATEMENTS, st.integers(800, 1300))
+@given(STATEMENTS, st.integers(850, 1300))
 @settings(deadline=None, derandomize=True, max_examples=60)
 def test_a_ping_never_exceeds_its_budget_and_every_statement_gets_out(
     statements: list[tuple[int, int, str, bool]], size_bytes_max: int

@@ -83,7 +83,7 @@ def test_peers_that_know_the_same_send_sums_alone() -> None:
     travelled = exchange(asking, asked)
     assert [type(each) for each in travelled] == [StateRequest, StateReply]
     whole = 400 * encoded_size(record(1))
-    assert sum(sizes(travelled)) < whole / 40
+    assert sum(sizes(travelled)) < whole / 30
 
 
 def test_of_a_thousand_members_a_few_differences_travel_with_their_neighbours() -> None:
