@@ -273,7 +273,7 @@ class Peer:
                 _log.info("joined the swarm: %d members", count)
                 self._joined.set()
             case Notify(news=MemberJoined(record=record)):
-                self._parts.search.cache.seen(record.contact)
+                self._parts.search.seen(record.contact)
                 _log.info(
                     "peer %s came: %s %s",
                     record.owner.short,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ipaddress
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import trio
 
 from p2pinfer.config import NodeConfig
 from p2pinfer.identity import Verifier
 from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.runtime.clock import Clock
-from p2pinfer.runtime.discovery.api import Discovery
+from p2pinfer.runtime.discovery.api import Discovery, Live
 from p2pinfer.runtime.discovery.bootstrap import Bootstrap
 from p2pinfer.runtime.discovery.dns_names import DnsNames
 from p2pinfer.runtime.discovery.finder import Finder
@@ -35,8 +37,17 @@ class Search:
     finder: Finder
     cache: PeerCache
     multicast: Multicast | None
+    live: Live
+    """The other members that live."""
     is_wide: bool
     """Whether peers may be found elsewhere than in the invite and the cache."""
+    met: trio.Event = field(default_factory=trio.Event)
+    """Set once this peer knows a member, whichever of the two found the other."""
+
+    def seen(self, contact: Contact) -> None:
+        """A member came."""
+        self.cache.seen(contact)
+        self.met.set()
 
     def statistics(self) -> dict[str, int]:
         """Counters of the search: see `Finder` and `Multicast`."""
@@ -94,7 +105,7 @@ def make_search(
         ask=lambda contact: driver.offer(lambda core, now: core.hint([contact], now)),
         rng=rng,
     )
-    return Search(finder, cache, multicast, is_wide=config.multicast or bool(config.bootstrap))
+    return Search(finder, cache, multicast, live, is_wide=config.multicast or bool(config.bootstrap))
 
 
 def _is_numeric(endpoint: Endpoint) -> bool:
