@@ -95,9 +95,12 @@ async def test_both_moved_and_meet_on_the_local_network(tmp_path: Path) -> None:
 
 
 async def test_who_is_found_by_another_has_joined_as_well(tmp_path: Path) -> None:
-    """A peer that has been there for long hears a newcomer first, whose own questions lead nowhere."""
+    """A peer that has been there for long hears a newcomer first, whose own questions lead nowhere.
+
+    With the profile wan no regular state exchange comes in time to help.
+    """
     invite, was_at, _ = await meet_and_part(tmp_path)
-    config = config_of(tmp_path / "b", join=(invite,), bootstrap=(was_at,))
+    config = config_of(tmp_path / "b", join=(invite,), bootstrap=(was_at,), profile=Profile.WAN)
 
     async def find_b(a: Peer) -> None:
         while not config.node_path.exists():
