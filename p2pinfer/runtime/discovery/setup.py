@@ -28,6 +28,8 @@ from p2pinfer.wire.envelope import ANNOUNCEMENT, Envelopes
 __all__ = ["Search", "make_search"]
 
 CACHE_FILE = "peers.json"
+_PATIENCE = 1.2
+"""Above 1: a ping ends with the period in which it began, or a little later on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,9 @@ def make_search(
     config: NodeConfig,
     home: Home,
     clock: Clock,
-    core: PeerCore,
     driver: Driver[PeerCore],
     hosts: tuple[str, ...],
+    probe_interval_s: float,
 ) -> Search:
     """Wire the ways that the settings ask for; nothing runs yet.
 
@@ -69,10 +71,11 @@ def make_search(
         config: The node's settings.
         home: Who the peer is, its swarm, and the addresses of its invite.
         clock: The peer's.
-        core: The peer's, which is given the hints.
-        driver: The core's.
+        driver: Of the core that is given the hints.
         hosts: The numeric addresses that are listened on.
+        probe_interval_s: How long SWIM waits for the answer to a ping, seconds.
     """
+    core = driver.core
     rng = random.Random(os.urandom(32))
 
     def live() -> list[Contact]:
@@ -104,6 +107,7 @@ def make_search(
         live=live,
         ask=lambda contact: driver.offer(lambda core, now: core.hint([contact], now)),
         rng=rng,
+        move_s=_PATIENCE * probe_interval_s,
     )
     return Search(finder, cache, multicast, live, is_wide=config.multicast or bool(config.bootstrap))
 
