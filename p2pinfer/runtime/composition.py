@@ -59,10 +59,11 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
     """
     endpoint = advertised_endpoint(config, sockets.endpoint.port)
     verifier = Verifier()
+    core_config = replace(_core_config(config), owner=b"" if home.swarm.is_open else home.swarm.id)
     core = PeerCore(
         public_key=home.identity.public_key,
         endpoint=endpoint,
-        config=replace(_core_config(config), owner=b"" if home.swarm.is_open else home.swarm.id),
+        config=core_config,
         rng=random.Random(os.urandom(32)),
         sign=home.identity.sign_statement,
         now=clock.now(),
@@ -94,7 +95,7 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
     events.on_disconnect = inputs[0].on_disconnect
     store = ModelStore(config.models_dir)
     hosts = tuple(str(sock.getsockname()[0]) for sock in sockets.datagrams)
-    search = make_search(config, home, clock, core, driver, hosts)
+    search = make_search(config, home, clock, driver, hosts, core_config.swim.probe_interval_s)
     return Parts(config, home, clock, core, driver, planes, streams, datagrams, store, search)
 
 

@@ -133,6 +133,11 @@ class Driver(Generic[C]):
             for call in self._calls:
                 call.finish(Cancelled("the peer is closing; start it again, then retry"))
 
+    @property
+    def core(self) -> C:
+        """The core, to be read on the event loop; what changes it goes through the inbox."""
+        return self._core
+
     def put(self, given: Input[C]) -> None:
         """Give an input that must not be lost and is bounded by nature, such as an engine's answer."""
         if self._waits_until is not None and not self._inbox:

@@ -27,6 +27,8 @@ STAGGER_S = 0.25
 """Between the first tries of two addresses (RFC 8305, section 8): the first that answers is taken."""
 REMEMBERED_COUNT_MAX = 16
 """Members tried of those that are remembered; the search asks the others."""
+FOUND_COUNT_MAX = 4
+"""Members asked for all they know, of those that the search has found meanwhile."""
 
 
 async def join_swarm(parts: Parts, joined: trio.Event, tasks: trio.Nursery) -> None:
@@ -55,15 +57,17 @@ async def join_swarm(parts: Parts, joined: trio.Event, tasks: trio.Nursery) -> N
     addresses = [*given, *remembered]
     if not addresses:
         return
-    errors = await _try_addresses(parts, addresses, joined)
-    has_answer = joined.is_set() or len(errors) < len(addresses)
-    if not has_answer:
+    met = parts.search.met
+    errors = await _try_addresses(parts, addresses)
+    if len(errors) == len(addresses) and not met.is_set():
         with trio.move_on_after(SEARCH_TIMEOUT_S if parts.search.is_wide else 0.0):
-            await joined.wait()
-        if not joined.is_set():
+            await met.wait()
+        if not met.is_set():
             _explain(parts, {each: errors[each] for each in given})
+    # Who found us is asked as well: it may not have told us of all others.
+    addresses = [*addresses, *(each.endpoint for each in parts.search.live()[:FOUND_COUNT_MAX])]
     await parts.driver.call(lambda core, now: (None, core.join(addresses, now)))
-    if has_answer:
+    if met.is_set() or len(errors) < len(addresses):
         with trio.move_on_after(JOIN_TIMEOUT_S):
             await joined.wait()
 
@@ -87,10 +91,8 @@ def _explain(parts: Parts, errors: dict[Endpoint, Exception]) -> None:
     _log.warning("no known peer of the swarm answers; they are tried again from time to time")
 
 
-async def _try_addresses(
-    parts: Parts, addresses: Sequence[Endpoint], joined: trio.Event
-) -> dict[Endpoint, Exception]:
-    """Dial all, one after the other and side by side, until one answers; returns what went wrong before."""
+async def _try_addresses(parts: Parts, addresses: Sequence[Endpoint]) -> dict[Endpoint, Exception]:
+    """Dial all, staggered, until one answers or the search finds a member; returns what went wrong before."""
     errors: dict[Endpoint, Exception] = {}
 
     async def dial(address: Endpoint, delay_s: float) -> None:
@@ -105,12 +107,12 @@ async def _try_addresses(
                 return
         nursery.cancel_scope.cancel()
 
-    async def stop_when_joined() -> None:
-        await joined.wait()
+    async def stop_when_met() -> None:
+        await parts.search.met.wait()
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stop_when_joined)
+        nursery.start_soon(stop_when_met)
         for index, address in enumerate(addresses):
             nursery.start_soon(dial, address, index * STAGGER_S)
     return errors

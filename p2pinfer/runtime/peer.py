@@ -279,7 +279,7 @@ class Peer:
             case Notify(news=Joined()):
                 self._joined.set()
             case Notify(news=MemberJoined(record=record)):
-                self._parts.search.cache.seen(record.contact)
+                self._parts.search.seen(record.contact)
 
     def _hand_over(self, item: News) -> None:
         channel = self._news.get(item.session)

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
@@ -26,9 +27,6 @@ WAIT_S_MAX = 0.5
 """The longest wait before a contact is asked: two or three rounds of gossip."""
 REPEAT_S = 10.0
 """The shortest time between two questions to the same contact."""
-MOVE_S = 1.0
-"""... and between questions to one peer at different addresses: the cache may name its old one first. It
-bounds what a lying member can have sent to addresses that it makes up."""
 WAITING_COUNT_MAX = 64
 ASKED_COUNT_MAX = 256
 """Peers and addresses remembered as asked."""
@@ -46,6 +44,9 @@ class Finder:
         live: The other members that live.
         ask: Gives one contact to the core as a hint; must not wait.
         rng: Draws the waits.
+        move_s: The shortest time between questions to one peer at different addresses, seconds: while the
+            core waits for an answer from the first, it takes no other. It also bounds what a lying member can
+            have sent to addresses that it makes up.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Finder:
         live: Live,
         ask: Callable[[Contact], object],
         rng: random.Random,
+        move_s: float = 1.0,
     ) -> None:
         self._strategies = tuple(strategies)
         self._own = own
         self._live = live
         self._ask = ask
         self._rng = rng
+        self._move_s = move_s
         self._waiting: OrderedDict[_Key, Contact] = OrderedDict()
         self._asked: OrderedDict[_Key, tuple[float, Endpoint]] = OrderedDict()
         self._came = trio.Event()
@@ -94,10 +97,14 @@ class Finder:
             self._came = trio.Event()
             while self._waiting:
                 await trio.sleep(self._rng.uniform(0, WAIT_S_MAX))
-                _, contact = self._waiting.popitem(last=False)
-                if self._strangers([contact]) and self._may_ask(contact):
-                    self._counts["asked"] += 1
-                    self._ask(contact)
+                key, contact = self._waiting.popitem(last=False)
+                if not self._strangers([contact]) or self._was_asked(key, contact.endpoint):
+                    continue
+                if self._is_busy(key):
+                    self._waiting[key] = contact  # its turn comes again
+                    continue
+                self._remember(key, contact.endpoint)
+                self._ask(contact)
 
     def _strangers(self, contacts: Sequence[Contact]) -> list[Contact]:
         """Those that are neither this peer nor known to live."""
@@ -111,14 +118,19 @@ class Finder:
             and (each.endpoint not in endpoints if each.peer is None else each.peer not in peers)
         ]
 
-    def _may_ask(self, contact: Contact) -> bool:
-        key, now = contact.peer or contact.endpoint, trio.current_time()
-        if key in self._asked:
-            asked_at, endpoint = self._asked[key]
-            if now - asked_at < (REPEAT_S if endpoint == contact.endpoint else MOVE_S):
-                return False
-        self._asked[key] = (now, contact.endpoint)
+    def _was_asked(self, key: _Key, endpoint: Endpoint) -> bool:
+        """Whether that very address was asked a short while ago."""
+        asked_at, asked = self._asked.get(key, (-math.inf, None))
+        return asked == endpoint and trio.current_time() - asked_at < REPEAT_S
+
+    def _is_busy(self, key: _Key) -> bool:
+        """Whether an answer from another address of the same peer may still come."""
+        asked_at, _ = self._asked.get(key, (-math.inf, None))
+        return trio.current_time() - asked_at < self._move_s
+
+    def _remember(self, key: _Key, endpoint: Endpoint) -> None:
+        self._counts["asked"] += 1
+        self._asked[key] = (trio.current_time(), endpoint)
         self._asked.move_to_end(key)
         if len(self._asked) > ASKED_COUNT_MAX:
             self._asked.popitem(last=False)
-        return True

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ipaddress
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import trio
 
 from p2pinfer.config import NodeConfig
 from p2pinfer.identity import Verifier
 from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.runtime.clock import Clock
-from p2pinfer.runtime.discovery.api import Discovery
+from p2pinfer.runtime.discovery.api import Discovery, Live
 from p2pinfer.runtime.discovery.bootstrap import Bootstrap
 from p2pinfer.runtime.discovery.dns_names import DnsNames
 from p2pinfer.runtime.discovery.finder import Finder
@@ -26,6 +28,8 @@ from p2pinfer.wire.envelope import ANNOUNCEMENT, Envelopes
 __all__ = ["Search", "make_search"]
 
 CACHE_FILE = "peers.json"
+_PATIENCE = 1.2
+"""Above 1: a ping ends with the period in which it began, or a little later on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,17 @@ class Search:
     finder: Finder
     cache: PeerCache
     multicast: Multicast | None
+    live: Live
+    """The other members that live."""
     is_wide: bool
     """Whether peers may be found elsewhere than in the invite and the cache."""
+    met: trio.Event = field(default_factory=trio.Event)
+    """Set once this peer knows a member, whichever of the two found the other."""
+
+    def seen(self, contact: Contact) -> None:
+        """A member came."""
+        self.cache.seen(contact)
+        self.met.set()
 
     def statistics(self) -> dict[str, int]:
         """Counters of the search: see `Finder` and `Multicast`."""
@@ -48,9 +61,9 @@ def make_search(
     config: NodeConfig,
     home: Home,
     clock: Clock,
-    core: PeerCore,
     driver: Driver[PeerCore],
     hosts: tuple[str, ...],
+    probe_interval_s: float,
 ) -> Search:
     """Wire the ways that the settings ask for; nothing runs yet.
 
@@ -58,10 +71,11 @@ def make_search(
         config: The node's settings.
         home: Who the peer is, its swarm, and the addresses of its invite.
         clock: The peer's.
-        core: The peer's, which is given the hints.
-        driver: The core's.
+        driver: Of the core that is given the hints.
         hosts: The numeric addresses that are listened on.
+        probe_interval_s: How long SWIM waits for the answer to a ping, seconds.
     """
+    core = driver.core
     rng = random.Random(os.urandom(32))
 
     def live() -> list[Contact]:
@@ -93,8 +107,9 @@ def make_search(
         live=live,
         ask=lambda contact: driver.offer(lambda core, now: core.hint([contact], now)),
         rng=rng,
+        move_s=_PATIENCE * probe_interval_s,
     )
-    return Search(finder, cache, multicast, is_wide=config.multicast or bool(config.bootstrap))
+    return Search(finder, cache, multicast, live, is_wide=config.multicast or bool(config.bootstrap))
 
 
 def _is_numeric(endpoint: Endpoint) -> bool:

@@ -9,11 +9,12 @@ import trio
 from p2pinfer.ids import Contact
 from p2pinfer.runtime.discovery.api import Discovery, OnFound
 from p2pinfer.runtime.discovery.bootstrap import Bootstrap
-from p2pinfer.runtime.discovery.finder import MOVE_S, REPEAT_S, WAIT_S_MAX, WAITING_COUNT_MAX, Finder
+from p2pinfer.runtime.discovery.finder import REPEAT_S, WAIT_S_MAX, WAITING_COUNT_MAX, Finder
 from tests.runtime.discovery.ways import Found, contact_of, nameless, rng
 from tests.runtime.swarm import let_mock_time_pass
 
 OWN = contact_of("own", 1)
+MOVE_S = 1.0
 
 
 class Swarm:
@@ -22,7 +23,9 @@ class Swarm:
     def __init__(self, *strategies: Discovery) -> None:
         self.live: list[Contact] = []
         self.asked: list[tuple[float, Contact]] = []
-        self.finder = Finder(strategies, own=OWN, live=lambda: self.live, ask=self._ask, rng=rng())
+        self.finder = Finder(
+            strategies, own=OWN, live=lambda: self.live, ask=self._ask, rng=rng(), move_s=MOVE_S
+        )
 
     def _ask(self, contact: Contact) -> None:
         self.asked.append((trio.current_time(), contact))
@@ -98,19 +101,22 @@ async def test_the_same_contact_is_asked_again_only_after_a_while(
     assert min(after - before for before, after in itertools.pairwise(times)) >= REPEAT_S
 
 
-async def test_a_peer_said_to_be_elsewhere_is_asked_there_soon(
+async def test_a_peer_said_to_be_elsewhere_waits_until_its_old_address_was_silent(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The cache names its old address, and its announcement the new one a moment later."""
+    """The cache names the old one, an announcement the new one, while the core still waits for the old."""
     old, new = contact_of("a", 11), contact_of("a", 12)
     swarm = Swarm()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(swarm.finder.run)
-        for contact in (old, new):
-            swarm.finder.found([contact])
-            await let_mock_time_pass(MOVE_S + WAIT_S_MAX)
+        swarm.finder.found([old])
+        await let_mock_time_pass(WAIT_S_MAX)
+        swarm.finder.found([new])
+        await let_mock_time_pass(MOVE_S + 2 * WAIT_S_MAX)
         nursery.cancel_scope.cancel()
+    (first, _), (second, _) = swarm.asked
     assert swarm.names == [old, new]
+    assert MOVE_S <= second - first <= MOVE_S + 2 * WAIT_S_MAX
 
 
 async def test_a_member_that_makes_addresses_up_has_few_of_them_asked(

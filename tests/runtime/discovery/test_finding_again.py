@@ -15,7 +15,7 @@ import trio
 from p2pinfer import open_peer
 from p2pinfer.config import NodeConfig, Profile
 from p2pinfer.errors import PeerUnreachable
-from p2pinfer.ids import Endpoint
+from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.runtime.discovery import setup
 from p2pinfer.runtime.discovery.links import Links
 from p2pinfer.runtime.peer import Peer
@@ -91,7 +91,31 @@ async def test_both_moved_and_meet_on_the_local_network(tmp_path: Path) -> None:
     ):
         await wait_until_met(b, a)
         await wait_until_met(a, b)
-        assert b.status()["statistics"]["search"]["asked"] >= 1
+        searches = [peer.status()["statistics"]["search"] for peer in (a, b)]
+        assert any(search.get("asked") for search in searches), "whichever heard the other first"
+
+
+async def test_who_is_found_by_another_has_joined_as_well(tmp_path: Path) -> None:
+    """A peer that has been there for long hears a newcomer first, whose own questions lead nowhere.
+
+    With the profile wan no regular state exchange comes in time to help.
+    """
+    invite, was_at, _ = await meet_and_part(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name / "peers.json").unlink()
+    config = config_of(tmp_path / "b", join=(invite,), bootstrap=(was_at,), profile=Profile.WAN)
+
+    async def find_b(a: Peer) -> None:
+        while not config.node_path.exists():
+            await trio.lowlevel.checkpoint()
+        node = json.loads(config.node_path.read_text())
+        b = Contact(PeerId(bytes.fromhex(node["peer_id"])), Endpoint.parse(node["endpoint"]))
+        await a._parts.driver.call(lambda core, now: (None, core.hint([b], now)))
+
+    async with open_peer(config_of(tmp_path / "a")) as a, trio.open_nursery() as nursery:
+        nursery.start_soon(find_b, a)
+        async with open_peer(config) as b:
+            await wait_until_met(b, a)
 
 
 @pytest.mark.usefixtures("group")
