@@ -48,8 +48,8 @@ WAN_LATENCY = Latency(0.02, 0.06, "exponential")
 """Seconds one way, between continents."""
 STALLED_S = (1.0, 10.0)
 """How long a slow member's event loop is blocked."""
-RUNNING_S = (0.5, 5.0)
-"""How long it runs between."""
+RUNNING_S = (0.004, 4.0)
+"""How long it runs between, each magnitude as often (Lifeguard V-A: from a millisecond to 16 s)."""
 WARM_UP_PERIODS = 10
 CAN_SWITCH_LIFEGUARD = any(each.name == "lifeguard" for each in fields(SwimConfig))
 
@@ -229,7 +229,9 @@ class _Stalls:
 
     def begin(self) -> None:
         """Let it run for a while, then block it."""
-        self._world.at(self._world.now + self._rng.uniform(*RUNNING_S), self._pause)
+        shortest_s, longest_s = RUNNING_S
+        running_s = shortest_s * (longest_s / shortest_s) ** self._rng.random()
+        self._world.at(self._world.now + running_s, self._pause)
 
     def _pause(self) -> None:
         self._host.pause()

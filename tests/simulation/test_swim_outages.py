@@ -108,6 +108,9 @@ def restarted_without_disk(world: World) -> None:
 
 def test_a_swarm_that_restarts_as_a_whole_is_whole_again() -> None:
     run_seeds(restarted_with_disk, range(10), f"{HERE}:restarted_with_disk")
+
+
+def test_a_swarm_that_restarts_as_a_whole_and_with_nothing_is_whole_again() -> None:
     run_seeds(restarted_without_disk, range(10), f"{HERE}:restarted_without_disk")
 
 
