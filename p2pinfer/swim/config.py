@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from p2pinfer.errors import ConfigError
 from p2pinfer.wire.messages.swim import STATE_ITEMS_COUNT_MAX
 
-__all__ = ["SwimConfig", "stretch"]
+__all__ = ["SwimConfig", "lifetime_stretch", "retransmit_limit", "stretch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +68,8 @@ class SwimConfig:
     """How long a dead member is remembered, seconds: a partition that lasts longer needs a new join. At least
     the record lifetime. serf (24 h)."""
     record_lifetime_s: float = 300.0
-    """From signing a record to its expiry, seconds; stretched by `stretch`. It bounds how long a record can
-    be replayed and a ghost be kept, yet each renewal is news to all: at 300 s, renewed every 150 s, 300
-    members make two renewals a second. 5 to 86400."""
+    """From signing a record to its expiry, seconds; stretched by `lifetime_stretch`. It bounds how long a
+    record can be replayed and a ghost be kept, yet each renewal is news to all. 5 to 86400."""
     record_interval_s_min: float = 1.0
     """Between two records caused by `set_holding`, seconds: a busy holder's queue length changes with every
     session and must not become a storm. 0 to 60."""
@@ -168,6 +167,26 @@ def stretch(member_count: int) -> int:
     return max(1, math.ceil(math.log2(max(1, member_count)) - 5) + 1)
 
 
+def lifetime_stretch(config: SwimConfig, member_count: int) -> float:
+    """How many times longer records live in a swarm of that size.
+
+    Each renewal is told to all, so what each member has to send for it must not grow with the members: with
+    more than 64 of them all renewals together cost what those of 64 do.
+    """
+    cost = member_count * retransmit_limit(config.retransmit_factor, member_count)
+    free = _RENEWING_COUNT * retransmit_limit(config.retransmit_factor, _RENEWING_COUNT)
+    return max(1.0, min(cost / free, config.remember_dead_s / config.record_lifetime_s))
+
+
+def retransmit_limit(factor: int, member_count: int) -> int:
+    """How often each statement is sent in a swarm of that size.
+
+    Source: SWIM 4.1, lambda * log(n); in decimal logarithms as in memberlist.
+    """
+    return factor * math.ceil(math.log10(member_count + 1))
+
+
+_RENEWING_COUNT = 64
 _RANGES: dict[str, tuple[float, float]] = {
     "probe_interval_s": (0.05, 60),
     "probe_timeout_s": (0.01, 60),

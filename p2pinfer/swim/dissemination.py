@@ -20,7 +20,6 @@ then with events: in large or unquiet swarms nothing is left for the last.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from p2pinfer.wire.messages.events import Broadcast, Query, UserEvent
 from p2pinfer.wire.messages.records import PeerRecord
 from p2pinfer.wire.messages.swim import Accusation, Gossip
 
-__all__ = ["BROADCASTS_COUNT_MAX", "GOSSIP_ROOM_BYTES", "Dissemination", "retransmit_limit", "room_bytes"]
+__all__ = ["BROADCASTS_COUNT_MAX", "GOSSIP_ROOM_BYTES", "Dissemination", "room_bytes"]
 
 GOSSIP_ROOM_BYTES = 128
 """What the message around the statements may take: tags, list headers, a sequence number, a coordinate."""
@@ -46,14 +45,6 @@ _LOOKED_AT_COUNT_MAX = 64
 Statement = PeerRecord | Accusation
 _Key = tuple[PeerId, PeerId]
 """Whom a statement is about, and who makes it."""
-
-
-def retransmit_limit(factor: int, member_count: int) -> int:
-    """How often each statement is sent in a swarm of that size.
-
-    Source: SWIM 4.1, lambda * log(n); in decimal logarithms as in memberlist.
-    """
-    return factor * math.ceil(math.log10(member_count + 1))
 
 
 def room_bytes(size_bytes_max: int) -> int:

@@ -24,8 +24,7 @@ from typing import Any
 from p2pinfer.effects import Effect, Message, Misbehaved, Notify, Persist, Send
 from p2pinfer.errors import LocalProtocolError
 from p2pinfer.ids import Contact, PeerId
-from p2pinfer.swim.config import SwimConfig
-from p2pinfer.swim.dissemination import retransmit_limit
+from p2pinfer.swim.config import SwimConfig, retransmit_limit
 from p2pinfer.wire.codec import encode
 from p2pinfer.wire.messages.keyring import (
     Keyring,

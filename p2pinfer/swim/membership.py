@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from p2pinfer.effects import Effect, Misbehaved, Notify
 from p2pinfer.ids import Endpoint, PeerId
-from p2pinfer.swim.config import SwimConfig, stretch
-from p2pinfer.swim.dissemination import Dissemination, retransmit_limit
+from p2pinfer.swim.config import SwimConfig, lifetime_stretch, retransmit_limit
+from p2pinfer.swim.dissemination import Dissemination
 from p2pinfer.swim.member import Claim, Held, Mark, Member, MemberState, Warning, mark_of, supersedes
 from p2pinfer.swim.members import MemberTable
 from p2pinfer.swim.news import (
@@ -169,7 +169,7 @@ class Membership:
 
     def renew_own(self, now: float) -> None:
         """Sign this peer's next record and tell it."""
-        record = self.own.sign(now, stretch(self.member_count))
+        record = self.own.sign(now, lifetime_stretch(self._config, self.member_count))
         self.queue.add_record(self.own.peer, record)
 
     def expire(self, now: float) -> list[Effect]:

@@ -84,7 +84,7 @@ class OwnRecord:
         """The next record says where this peer stands; it plans none, for coordinates change all the time."""
         self._next = replace(self._next, coordinate=coordinate)
 
-    def sign(self, now: float, lifetime_stretch: int) -> PeerRecord:
+    def sign(self, now: float, lifetime_stretch: float) -> PeerRecord:
         """Make the next record: it is in force from now on."""
         lifetime_s = self._config.record_lifetime_s * lifetime_stretch
         first = not self.record.signature

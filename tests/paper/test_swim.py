@@ -9,8 +9,8 @@ import random
 import pytest
 
 from p2pinfer.effects import Plane
-from p2pinfer.swim.config import SwimConfig
-from p2pinfer.swim.dissemination import Dissemination, retransmit_limit
+from p2pinfer.swim.config import SwimConfig, retransmit_limit
+from p2pinfer.swim.dissemination import Dissemination
 from p2pinfer.swim.member import Member, MemberState
 from p2pinfer.swim.members import MemberTable
 from p2pinfer.swim.suspicion import suspicion_timeout_s

@@ -20,17 +20,17 @@ SWIM_MUTANTS = (
     Mutant(
         "an accusation counts against any incarnation",
         _MEMBERSHIP,
-        "if accusation.incarnation != member.record.incarnation or not member.state.is_active:",
+        "if accusation.incarnation < member.record.incarnation or not member.state.is_active:",
         "if not member.state.is_active:",
     ),
     Mutant(
         "strangers may accuse",
         _MEMBERSHIP,
-        "if member is None or self.table.get(accuser) is None:",
-        "if member is None:",
+        "if self.table.get(accuser) is None:",
+        "if False:",
     ),
     Mutant("an equal claim stands", _MEMBER, "return new > held", "return new >= held"),
-    Mutant("nobody refutes", _MEMBERSHIP, "            self.own.refute(accusation.incarnation, now)\n", ""),
+    Mutant("nobody refutes", _MEMBERSHIP, "            self.own.refute(said, now)\n", ""),
     Mutant(
         "a refutation does not rise above the accusation",
         _OWN,
@@ -77,12 +77,12 @@ SWIM_MUTANTS = (
     Mutant(
         "a peer that was stopped blames others",
         _CORE,
-        "if lag_s > self._config.probe_timeout_s:",
+        "if lag_s > self._config.probe_timeout_s and self._config.lifeguard:",
         "if False:",
     ),
     Mutant(
         "an accused is not told so",
-        _CORE,
+        _MEMBERSHIP,
         "word: tuple[Accusation, ...] = (accused.accusation,) if accused and accused.accusation else ()",
         "word: tuple[Accusation, ...] = ()",
     ),

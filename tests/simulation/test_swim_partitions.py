@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from p2pinfer.effects import Effect
 from p2pinfer.ids import Contact
 from p2pinfer.swim.config import SwimConfig
-from p2pinfer.swim.core import SwimCore
+from p2pinfer.swim.core import SwimCore, _Timer
 from p2pinfer.swim.news import MemberDead, MemberSuspected
 from p2pinfer.testing import World, run_seeds
 from tests.swim.swarm import FAST, Swarm, contact, endpoint, key, peer_id, run_until, sign
@@ -62,8 +63,13 @@ def test_large_partitions_heal() -> None:
     run_seeds(many_halves_heal, range(3), f"{HERE}:many_halves_heal")
 
 
-def test_without_pings_to_the_dead_no_partition_heals() -> None:
-    assert not halves(World(1), config=dataclasses.replace(SwimConfig.lan(), announce_interval_s=3600.0))
+def test_without_pings_to_the_dead_no_partition_heals(monkeypatch: pytest.MonkeyPatch) -> None:
+    def announce_nothing(core: SwimCore, now: float) -> list[Effect]:
+        core._timers[_Timer.ANNOUNCE] = now + 30.0
+        return []
+
+    monkeypatch.setattr(SwimCore, "_announce", announce_nothing)
+    assert not halves(World(1), config=SwimConfig.lan())
 
 
 def one_way_links(world: World, helper_count: int = 3) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from p2pinfer.errors import ConfigError
-from p2pinfer.swim.config import SwimConfig
+from p2pinfer.swim.config import SwimConfig, lifetime_stretch, retransmit_limit
 from p2pinfer.swim.suspicion import suspicion_s_min
 
 
@@ -41,3 +41,15 @@ def test_on_one_machine_a_death_is_a_matter_of_a_second() -> None:
     local = SwimConfig.local()
     assert local.probe_interval_s + suspicion_s_min(local, 10) <= 1.2
     assert local.probe_interval_s + suspicion_s_min(local, 10) * local.suspicion_max_factor <= 1.5
+
+
+def test_renewals_of_all_together_cost_each_member_the_same_from_64_members_on() -> None:
+    lan = SwimConfig.lan()
+
+    def cost(member_count: int) -> float:
+        renewals_per_s = member_count / (lan.record_lifetime_s * lifetime_stretch(lan, member_count))
+        return renewals_per_s * retransmit_limit(lan.retransmit_factor, member_count)
+
+    assert lifetime_stretch(lan, 10) == lifetime_stretch(lan, 64) == 1
+    assert [cost(count) for count in (100, 1000, 2000)] == pytest.approx([cost(64)] * 3)
+    assert lan.record_lifetime_s * lifetime_stretch(lan, 10**6) == lan.remember_dead_s

@@ -7,12 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pinfer.ids import Endpoint
-from p2pinfer.swim.config import SwimConfig
+from p2pinfer.swim.config import SwimConfig, retransmit_limit
 from p2pinfer.swim.dissemination import (
     BROADCASTS_COUNT_MAX,
     GOSSIP_ROOM_BYTES,
     Dissemination,
-    retransmit_limit,
     room_bytes,
 )
 from p2pinfer.wire.codec import encoded_size
