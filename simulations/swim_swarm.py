@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from p2pinfer.effects import Message, Plane
 from p2pinfer.ids import Contact, Endpoint, PeerId
-from p2pinfer.swim.config import SwimConfig, stretch
+from p2pinfer.swim.config import SwimConfig, lifetime_stretch
 from p2pinfer.swim.core import SwimCore
 from p2pinfer.swim.member import Member, MemberState
 from p2pinfer.testing import Host, Trace, World
@@ -124,7 +124,7 @@ class FormedSwarm:
     @property
     def renewal_interval_s(self) -> float:
         """Between two records of one member, on average."""
-        return 0.45 * self.config.record_lifetime_s * stretch(len(self.hosts))
+        return 0.45 * self.config.record_lifetime_s * lifetime_stretch(self.config, len(self.hosts))
 
     def _factory(self, index: int) -> Callable[[Mapping[str, bytes], random.Random, float], Any]:
         def make(disk: Mapping[str, bytes], rng: random.Random, now: float) -> SwimCore:
@@ -148,7 +148,9 @@ class FormedSwarm:
         """
         now, count = self.world.now, len(self.hosts)
         parts = [host.core._members for host in self.hosts]
-        records = [(part.own.peer, part.own.sign(now, stretch(count))) for part in parts]
+        records = [
+            (part.own.peer, part.own.sign(now, lifetime_stretch(self.config, count))) for part in parts
+        ]
         for part in parts:
             own = part.own.peer
             for peer, record in records:
