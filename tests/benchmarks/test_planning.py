@@ -10,6 +10,8 @@ def test_every_decision_is_measured() -> None:
     assert set(figures) == {
         "round_robin_pick_us",
         "chain_1000_holders_ms",
+        "chain_1000_placed_ms",
+        "places_1000_ms",
         "partition_8x80_us",
         "partition_exact_8x80_ms",
         "placement_1000_ms",
