@@ -27,7 +27,7 @@ import json
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.table import Table
@@ -51,7 +51,6 @@ STALLED_S = (1.0, 10.0)
 RUNNING_S = (0.004, 4.0)
 """How long it runs between, each magnitude as often (Lifeguard V-A: from a millisecond to 16 s)."""
 WARM_UP_PERIODS = 10
-CAN_SWITCH_LIFEGUARD = any(each.name == "lifeguard" for each in fields(SwimConfig))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,9 +265,6 @@ def main() -> int:
     as_json, compares = args.pop("json"), args.pop("compare")
     plan = Plan(**args)
     plans = [replace(plan, lifeguard=True), replace(plan, lifeguard=False)] if compares else [plan]
-    if not CAN_SWITCH_LIFEGUARD and not all(each.lifeguard for each in plans):
-        print("skipped without Lifeguard: the settings of the membership cannot switch it off")
-        plans = [each for each in plans if each.lifeguard]
     results = [simulate(each) for each in plans]
     if as_json:
         print("\n".join(map(json.dumps, results)))
@@ -277,15 +273,11 @@ def main() -> int:
         for name in results[0]:
             table.add_row(name, *(str(each[name]) for each in results))
         console().print(table)
-    if len(results) == 2:
-        print(f"false positives without / with: {ratio(results):.1f}")
+        if len(results) == 2:
+            for name in ("false_positives", "false_positives_all"):
+                with_it, without = (each[name] for each in results)
+                print(f"{name} without / with: {without / max(1, with_it):.1f}")
     return 0
-
-
-def ratio(results: Sequence[dict[str, Any]]) -> float:
-    """How many times more false positives about healthy members the second run has than the first."""
-    with_it, without = (float(each["false_positives"]) for each in results)
-    return without / max(1.0, with_it)
 
 
 if __name__ == "__main__":
