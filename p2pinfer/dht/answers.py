@@ -10,21 +10,26 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.limits import RateLimit
-from p2pinfer.dht.packing import pack
+from p2pinfer.dht.packing import frame_size_bytes, pack
 from p2pinfer.dht.store import RecordStore
 from p2pinfer.dht.table import RoutingTable
 from p2pinfer.dht.tokens import TokenIssuer
 from p2pinfer.effects import Effect, Message, Send
 from p2pinfer.ids import Contact, PeerId
 from p2pinfer.wire.codec import encoded_size
-from p2pinfer.wire.messages.dht import DhtPing, DhtPong, FindNodes, FoundNodes, Stored, StoreRecord
+from p2pinfer.wire.messages.dht import DhtPing, DhtPong, FindNodes, FoundNodes, Stored, StoreRecords
 
-__all__ = ["Answers"]
+__all__ = ["KEYS_SHARE_MAX", "Answers"]
+
+KEYS_SHARE_MAX = 4
+"""An answer about many keys has at most this many times the contacts of one about a single key."""
 
 
 class Answers:
@@ -51,23 +56,28 @@ class Answers:
             case DhtPing():
                 return [Send(sender, DhtPong(message.query))]
             case FindNodes():
-                return self._on_find_nodes(sender, message, now)
-            case StoreRecord():
-                return self._on_store_record(sender, message, now)
+                return self._on_find_nodes(sender, peer, message, now)
+            case StoreRecords():
+                return self._on_store_records(sender, message, now)
             case _:
                 return []
 
-    def _on_find_nodes(self, sender: Contact, message: FindNodes, now: float) -> list[Effect]:
+    def _on_find_nodes(self, sender: Contact, peer: PeerId, message: FindNodes, now: float) -> list[Effect]:
         limits = self._config.answer
         is_proved = self._issuer.is_good(message.token, sender, now)
-        contacts = self._table.nearest(message.key, limits.contacts_count, but=sender.peer)
-        records = self._store.get(message.key, now) if message.records else []
+        contacts = self._nearest(message.keys, peer)
+        records = [each for key in message.keys for each in self._store.get(key, now) if message.records]
         # Where not all fit, each answer has others, so that all holders together tell of all records.
         self._rng.shuffle(records)
         size_bytes_max = limits.body_size_bytes_max
         if not is_proved:
             size_bytes_max = min(size_bytes_max, encoded_size(message))
-        pages, is_cut = pack(contacts, records, size_bytes_max, limits.pages_count_max if is_proved else 1)
+        frame = frame_size_bytes(sender.endpoint)
+        if frame > size_bytes_max:
+            self.counters["questions_too_small"] += 1
+            return []
+        pages_count_max = limits.pages_count_max if is_proved else 1
+        pages, is_cut = pack(contacts, records, size_bytes_max - frame, pages_count_max)
         is_bad_token = bool(message.token) and not is_proved
         self.counters["bad_tokens"] += is_bad_token
         has_more = is_cut and not is_proved and (is_bad_token or len(pages[0].records) < len(records))
@@ -80,6 +90,7 @@ class Answers:
                     page=index,
                     page_count=len(pages),
                     token=token,
+                    seen=sender.endpoint,
                     again=has_more,
                     contacts=tuple(page.contacts),
                     records=tuple(page.records),
@@ -88,8 +99,18 @@ class Answers:
             for index, page in enumerate(pages)
         ]
 
-    def _on_store_record(self, sender: Contact, message: StoreRecord, now: float) -> list[Effect]:
+    def _nearest(self, keys: Sequence[bytes], asker: PeerId) -> list[Contact]:
+        """The contacts nearest to each key, the nearest of all keys first; each once."""
+        count = self._config.answer.contacts_count
+        if len(keys) == 1:
+            return self._table.nearest(keys[0], count, but=asker)
+        ranks = itertools.zip_longest(*(self._table.nearest(key, count, but=asker) for key in set(keys)))
+        found = dict.fromkeys(contact for rank in ranks for contact in rank if contact is not None)
+        return list(found)[: count * KEYS_SHARE_MAX]
+
+    def _on_store_records(self, sender: Contact, message: StoreRecords, now: float) -> list[Effect]:
         if not self._issuer.is_good(message.token, sender, now):
             self.counters["bad_tokens"] += 1
-            return [Send(sender, Stored(message.query, "token"))]
-        return [Send(sender, Stored(message.query, self._store.put(message.record, now)))]
+            return [Send(sender, Stored(message.query, ("token",) * len(message.records)))]
+        codes = tuple(self._store.put(record, now) for record in message.records)
+        return [Send(sender, Stored(message.query, codes))]

@@ -38,7 +38,15 @@ from p2pinfer.dht.upkeep import Upkeep
 from p2pinfer.effects import Deliver, Effect, Message, Misbehaved, Send
 from p2pinfer.errors import Overloaded
 from p2pinfer.ids import Contact, Endpoint, PeerId
-from p2pinfer.wire.messages.dht import DhtPing, DhtPong, DhtRecord, FindNodes, FoundNodes, Stored, StoreRecord
+from p2pinfer.wire.messages.dht import (
+    DhtPing,
+    DhtPong,
+    DhtRecord,
+    FindNodes,
+    FoundNodes,
+    Stored,
+    StoreRecords,
+)
 from p2pinfer.wire.messages.records import Sign
 
 __all__ = ["DhtCore"]
@@ -158,7 +166,7 @@ class DhtCore:
                 return self._answered(query, sender, now) if query else []
             case Stored():
                 return self._on_stored(sender, message, now)
-            case DhtPing() | FindNodes() | StoreRecord():
+            case DhtPing() | FindNodes() | StoreRecords():
                 self.heard(sender, now)
                 return self._answers.receive(sender, peer, message, now)
             case _:
@@ -263,7 +271,7 @@ class DhtCore:
         for contact in nearest:
             token = self._tokens.token_for(contact.peer, now)
             if token:  # always, except where the peer answered long ago
-                message = StoreRecord(query=self._queries.choose_id(), token=token, record=record)
+                message = StoreRecords(query=self._queries.choose_id(), token=token, records=(record,))
                 effects += self._ask(QueryKind.STORE, contact, message, now, running.id)
                 running.storing.add(message.query)
         return effects + self._advance(running, now)
@@ -290,9 +298,9 @@ class DhtCore:
         self, contact: Contact, key: bytes, now: float, *, records: bool, lookup: LookupId | None
     ) -> list[Effect]:
         token = self._tokens.token_for(contact.peer, now)
-        padding = b"" if token else question_padding(self._config.answer.body_size_bytes_max)
+        padding = b"" if token else question_padding(self._config.answer.body_size_bytes_max, 1)
         message = FindNodes(
-            query=self._queries.choose_id(), key=key, records=records, token=token, padding=padding
+            query=self._queries.choose_id(), keys=(key,), records=records, token=token, padding=padding
         )
         kind = QueryKind.BOOTSTRAP if lookup is None else QueryKind.FIND
         return self._ask(kind, contact, message, now, lookup)
@@ -301,7 +309,7 @@ class DhtCore:
         self,
         kind: QueryKind,
         contact: Contact,
-        message: DhtPing | FindNodes | StoreRecord,
+        message: DhtPing | FindNodes | StoreRecords,
         now: float,
         lookup: LookupId | None = None,
     ) -> list[Effect]:
@@ -387,7 +395,7 @@ class DhtCore:
         old = query.message
         if not isinstance(old, FindNodes):
             return []
-        message = FindNodes(query=self._queries.choose_id(), key=old.key, records=old.records, token=token)
+        message = FindNodes(query=self._queries.choose_id(), keys=old.keys, records=old.records, token=token)
         renewed = Query(message.query, query.kind, query.to, message, now, query.timeout_s, query.lookup)
         renewed.is_renewed = True
         renewed.has_progress = query.has_progress
@@ -410,14 +418,15 @@ class DhtCore:
         if query is None:
             return []
         self._answered(query, sender, now)
-        self._counters[f"stores_{'kept' if message.code == 'stored' else 'refused'}"] += 1
-        if message.code == "token" and sender.peer is not None:
+        is_kept = message.codes == ("stored",)
+        self._counters[f"stores_{'kept' if is_kept else 'refused'}"] += 1
+        if "token" in message.codes and sender.peer is not None:
             self._tokens.forget(sender.peer)
         running = self._running.get(query.lookup) if query.lookup is not None else None
         if running is None:
             return []
         running.storing.discard(query.id)
-        running.stored_at += message.code == "stored"
+        running.stored_at += is_kept
         return self._advance(running, now)
 
     def _on_timeout(self, query: Query, now: float) -> list[Effect]:

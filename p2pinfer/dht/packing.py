@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from p2pinfer.ids import Contact
+from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.wire.codec import encoded_size
 from p2pinfer.wire.messages.dht import DhtRecord
 
-__all__ = ["Page", "contact_size_bytes", "pack", "question_padding"]
+__all__ = ["Page", "contact_size_bytes", "frame_size_bytes", "pack", "question_padding"]
 
-_FRAME_SIZE_BYTES = 40
-"""An upper bound on the encoding of a FoundNodes without contacts and records."""
+_FRAME_SIZE_BYTES = 37
+"""An upper bound on the encoding of a FoundNodes without contacts, records and the asker's host."""
+_KEY_SIZE_BYTES = 34
 _CONTACT_FRAME_SIZE_BYTES = 42
 """An upper bound on the encoding of a contact without its host: peer id, port and headers."""
 
@@ -26,7 +27,7 @@ class Page:
 
     contacts: list[Contact] = field(default_factory=list)
     records: list[DhtRecord] = field(default_factory=list)
-    size_bytes: int = _FRAME_SIZE_BYTES
+    size_bytes: int = 0
 
 
 def contact_size_bytes(contact: Contact) -> int:
@@ -34,10 +35,21 @@ def contact_size_bytes(contact: Contact) -> int:
     return _CONTACT_FRAME_SIZE_BYTES + len(contact.endpoint.host.encode())
 
 
+def frame_size_bytes(asker: Endpoint) -> int:
+    """An upper bound on the bytes of a FoundNodes that carries nothing."""
+    return _FRAME_SIZE_BYTES + len(asker.host.encode())
+
+
 def pack(
     contacts: Sequence[Contact], records: Sequence[DhtRecord], size_bytes_max: int, pages_count_max: int
 ) -> tuple[list[Page], bool]:
     """Cut an answer into pages: contacts first, nearest first, since a lookup cannot go on without them.
+
+    Args:
+        contacts: Nearest first.
+        records: In any order.
+        size_bytes_max: Room for both on one page, its frame not counted.
+        pages_count_max: At least 1.
 
     Returns:
         At least one page, and whether something did not fit.
@@ -48,7 +60,7 @@ def pack(
     for item in parts:
         size_bytes = contact_size_bytes(item) if isinstance(item, Contact) else encoded_size(item) + 2
         if pages[-1].size_bytes + size_bytes > size_bytes_max:
-            if len(pages) == pages_count_max or _FRAME_SIZE_BYTES + size_bytes > size_bytes_max:
+            if len(pages) == pages_count_max or size_bytes > size_bytes_max:
                 is_cut = True
                 continue
             pages.append(Page())
@@ -61,6 +73,7 @@ def pack(
     return pages, is_cut
 
 
-def question_padding(size_bytes_max: int) -> bytes:
+def question_padding(size_bytes_max: int, keys_count: int) -> bytes:
     """The zeros that let an answer to a peer without a token take a whole datagram."""
-    return bytes(size_bytes_max - 80)  # 80: what the rest of the question takes, and a little more
+    # 46: what the rest of the question takes, and a little more.
+    return bytes(max(0, size_bytes_max - 46 - _KEY_SIZE_BYTES * keys_count))

@@ -65,6 +65,7 @@ class Publisher:
         wanted.refresh_at = now + wait_s * self._rng.uniform(0.8, 1.0)
         record = DhtRecord(
             public_key=self._public_key,
+            namespace="value",
             key=key,
             subkey=subkey,
             value=wanted.value,

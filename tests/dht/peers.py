@@ -60,6 +60,7 @@ def record(
     expires_s: float = 60.0,
 ) -> DhtRecord:
     return DhtRecord(
+        namespace="value",
         public_key=public_key(owner),
         key=key,
         subkey=subkey,

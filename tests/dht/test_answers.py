@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from p2pinfer.dht.answers import Answers
 from p2pinfer.dht.config import AnswerConfig, DhtConfig
 from p2pinfer.dht.limits import RateLimit
-from p2pinfer.dht.packing import pack, question_padding
+from p2pinfer.dht.packing import frame_size_bytes, pack, question_padding
 from p2pinfer.dht.store import RecordStore
 from p2pinfer.dht.table import RoutingTable
 from p2pinfer.dht.tokens import HeldTokens, TokenIssuer
@@ -21,12 +21,13 @@ from p2pinfer.wire.messages.dht import (
     FindNodes,
     FoundNodes,
     Stored,
-    StoreRecord,
+    StoreRecords,
 )
 from tests.dht.peers import contact, endpoint, peer_id, record, sent
 
 OWN, ASKER = peer_id(0), contact(900)
 BIG = (1 << 63) - 1
+SEEN = Endpoint("2001:db8:1111:2222:3333:4444:5555:6666", 65535)
 
 
 def answers(contacts: int = 0, records: int = 0, *, host: str | None = None) -> Answers:
@@ -46,8 +47,8 @@ def ask(served: Answers, message: FindNodes, *, who: Contact = ASKER, now: float
 
 
 def question(token: bytes = b"", *, records: bool = True, padded: bool = True) -> FindNodes:
-    padding = question_padding(1000) if padded and not token else b""
-    return FindNodes(query=BIG, key=bytes(32), records=records, token=token, padding=padding)
+    padding = question_padding(1000, 1) if padded and not token else b""
+    return FindNodes(query=BIG, keys=(bytes(32),), records=records, token=token, padding=padding)
 
 
 def test_every_page_fits_a_datagram_and_nothing_is_lost() -> None:
@@ -87,11 +88,13 @@ def test_the_counted_size_of_a_page_is_never_below_the_real_one(
             page=15,
             page_count=16,
             token=bytes(8),
+            seen=SEEN,
             again=True,
             contacts=tuple(page.contacts),
             records=tuple(page.records),
         )
-        assert encoded_size(message) <= page.size_bytes <= size_bytes_max
+        assert encoded_size(message) <= page.size_bytes + frame_size_bytes(SEEN)
+        assert page.size_bytes <= size_bytes_max
         count += len(page.contacts) + len(page.records)
     assert is_cut == (count < len(contacts) + len(kept))
 
@@ -99,17 +102,23 @@ def test_the_counted_size_of_a_page_is_never_below_the_real_one(
 def test_an_unproved_address_gets_no_more_bytes_than_it_sent() -> None:
     served = answers(contacts=60, records=20)
     for padding in (0, 1, 50, 100, 400, 700, 920, 1024):
-        message = FindNodes(query=BIG, key=bytes(32), records=True, padding=bytes(padding))
+        message = FindNodes(query=BIG, keys=(bytes(32),), records=True, padding=bytes(padding))
         found = ask(served, message)
         assert len(found) == 1
         assert encoded_size(found[0]) <= encoded_size(message)
         assert found[0].again
     assert encoded_size(DhtPong(BIG)) <= encoded_size(DhtPing(BIG))
-    no_token = StoreRecord(query=BIG, token=bytes(8), record=record())
+    no_token = StoreRecords(query=BIG, token=bytes(8), records=(record(),))
     (effect,) = served.receive(ASKER, peer_id(900), no_token, 0.0)
     assert isinstance(effect, Send)
-    assert effect.message == Stored(BIG, "token")
+    assert effect.message == Stored(BIG, ("token",))
     assert encoded_size(effect.message) < encoded_size(no_token)
+
+
+def test_a_question_too_small_for_any_answer_gets_none() -> None:
+    far = Contact(ASKER.peer, SEEN)
+    assert ask(answers(contacts=60), question(padded=False), who=far) == []
+    assert len(ask(answers(contacts=60), question(), who=far)) == 1
 
 
 def test_a_padded_question_gets_most_of_the_contacts_at_once() -> None:
@@ -162,11 +171,11 @@ def test_a_bad_token_is_answered_with_a_good_one() -> None:
 def test_a_record_is_kept_for_a_proved_address_alone() -> None:
     served = answers()
     token = ask(served, question())[0].token
-    good = StoreRecord(query=1, token=token, record=record(expires_s=9.0))
-    assert sent(served.receive(ASKER, peer_id(900), good, 0.0), Stored) == [(ASKER, Stored(1, "stored"))]
+    good = StoreRecords(query=1, token=token, records=(record(expires_s=9.0),))
+    assert sent(served.receive(ASKER, peer_id(900), good, 0.0), Stored) == [(ASKER, Stored(1, ("stored",)))]
     other = contact(901)
-    assert sent(served.receive(other, peer_id(901), good, 0.0), Stored) == [(other, Stored(1, "token"))]
-    assert ask(served, question(token))[0].records == (good.record,)
+    assert sent(served.receive(other, peer_id(901), good, 0.0), Stored) == [(other, Stored(1, ("token",)))]
+    assert ask(served, question(token))[0].records == good.records
     assert ask(served, question(token, records=False))[0].records == ()
 
 

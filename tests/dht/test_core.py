@@ -12,7 +12,7 @@ from p2pinfer.effects import Misbehaved, Send
 from p2pinfer.errors import LocalProtocolError, Overloaded
 from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.wire.codec import encoded_size
-from p2pinfer.wire.messages.dht import DhtPing, DhtPong, FindNodes, FoundNodes, Stored, StoreRecord
+from p2pinfer.wire.messages.dht import DhtPing, DhtPong, FindNodes, FoundNodes, Stored, StoreRecords
 from p2pinfer.wire.messages.inference import CloseSession
 from tests.dht.peers import contact, done, endpoint, exchange, make_core, peer_id, public_key, record, sent
 
@@ -40,7 +40,9 @@ def knowing(*indices: int) -> DhtCore:
 
 
 def found(query: int, *contacts: Contact, page: int = 0, page_count: int = 1) -> FoundNodes:
-    return FoundNodes(query=query, page=page, page_count=page_count, token=TOKEN, contacts=contacts)
+    return FoundNodes(
+        query=query, page=page, page_count=page_count, token=TOKEN, seen=endpoint(0), contacts=contacts
+    )
 
 
 def test_alone_every_lookup_ends_at_once_and_a_put_is_kept_here() -> None:
@@ -107,7 +109,7 @@ def test_an_answer_nobody_asked_for_changes_nothing() -> None:
         (contact(2), found(question.query, contact(3))),
         (to, found(question.query + 1, contact(3))),
         (to, DhtPong(question.query)),
-        (to, Stored(question.query, "stored")),
+        (to, Stored(question.query, ("stored",))),
         (to, DhtPong(7)),
         (contact(0), found(question.query)),
         (Contact(None, to.endpoint), found(question.query)),
@@ -183,7 +185,7 @@ def test_records_of_another_key_expired_or_older_are_not_taken() -> None:
 def test_who_asks_becomes_a_candidate_and_is_checked_before_others_hear_of_it() -> None:
     core = make_core(0)
     core.receive(contact(1), DhtPing(5), 0.0)
-    question = FindNodes(query=6, key=KEY, padding=bytes(900))
+    question = FindNodes(query=6, keys=(KEY,), padding=bytes(900))
     ((_, answer),) = sent(core.receive(contact(2), question, 0.0), FoundNodes)
     assert answer.contacts == ()
     ((to, ping),) = sent(core.tick(0.06), DhtPing)
@@ -198,13 +200,13 @@ def test_put_stores_at_the_nearest_and_tells_how_many_hold_it() -> None:
     lookup_id, effects = core.put(KEY, b"v", subkey=b"s", ttl_s=60.0, now=0.0)
     stores = []
     for to, question in sent(effects, FindNodes):
-        stores += sent(core.receive(to, found(question.query), 0.01), StoreRecord)
+        stores += sent(core.receive(to, found(question.query), 0.01), StoreRecords)
     assert {to for to, _ in stores} == {contact(1), contact(2)}
-    kept = stores[0][1].record
+    kept = stores[0][1].records[0]
     assert (kept.key, kept.subkey, kept.value, kept.public_key) == (KEY, b"s", b"v", public_key(0))
     assert kept.expires_ms == 60_000
-    assert core.receive(stores[0][0], Stored(stores[0][1].query, "stored"), 0.02) == []
-    (end,) = done(core.receive(stores[1][0], Stored(stores[1][1].query, "full"), 0.02))
+    assert core.receive(stores[0][0], Stored(stores[0][1].query, ("stored",)), 0.02) == []
+    (end,) = done(core.receive(stores[1][0], Stored(stores[1][1].query, ("full",)), 0.02))
     assert (end.id, end.stored_at, end.queries) == (lookup_id, 2, 2), "this peer and one more"
 
 
@@ -289,7 +291,7 @@ def test_bootstrap_is_tried_until_somebody_answers() -> None:
     ((_, question),) = sent(core.bootstrap([address], now), FindNodes)
     core.receive(contact(1), found(question.query), now)
     ((to, own_lookup),) = sent(core.tick(now), FindNodes)
-    assert (to, own_lookup.key) == (contact(1), peer_id(0))
+    assert (to, own_lookup.keys) == (contact(1), (peer_id(0),))
     core.receive(to, found(own_lookup.query), now)
     assert core.statistics()["is_joined"]
 
@@ -325,9 +327,9 @@ def test_garbage_from_anybody_never_raises() -> None:
                 found(query, *[contact(rng.randrange(30)) for _ in range(rng.randrange(9))]),
                 dataclasses.replace(found(query, page=rng.randrange(4), page_count=3), again=True),
                 dataclasses.replace(found(query), records=(record(rng.randrange(5), key=KEY),)),
-                Stored(query, rng.choice(["stored", "token", "?"])),
-                StoreRecord(query=query, token=TOKEN, record=record()),
-                FindNodes(query=query, key=KEY, records=True),
+                Stored(query, (rng.choice(["stored", "token", "?"]),)),
+                StoreRecords(query=query, token=TOKEN, records=(record(),)),
+                FindNodes(query=query, keys=(KEY,), records=True),
             ]
         )
         effects = core.receive(sender, message, now)
@@ -336,7 +338,7 @@ def test_garbage_from_anybody_never_raises() -> None:
             effects += core.put(KEY, b"v", subkey=b"", ttl_s=9.0, now=now)[1]
         effects += core.tick(now)
         queries += [each.query for _, each in sent(effects, FindNodes)]
-        queries += [each.query for _, each in sent(effects, StoreRecord)]
+        queries += [each.query for _, each in sent(effects, StoreRecords)]
     for step in range(60):
         core.tick(5.0 + step)
     assert core.statistics()["lookups_running"] <= 1

@@ -195,14 +195,14 @@ def test_what_the_cores_may_pack_fits_a_datagram_of_an_invited_peer() -> None:
     alice, bob = envelopes(ALICE), envelopes(BOB)
     room = DATAGRAM_SIZE_BYTES_MAX - alice.overhead_bytes
     assert room >= SwimConfig().datagram_body_bytes_max
-    padding = room - len(encode(FindNodes(query=1, key=b"k" * 32, padding=bytes(256)))) + 256
-    largest = FindNodes(query=1, key=b"k" * 32, padding=bytes(padding))
+    padding = room - len(encode(FindNodes(query=1, keys=(b"k" * 32,), padding=bytes(256)))) + 256
+    largest = FindNodes(query=1, keys=(b"k" * 32,), padding=bytes(padding))
     assert len(encode(largest)) == room
     datagram = alice.seal(largest, NOW)
     assert len(datagram) == DATAGRAM_SIZE_BYTES_MAX
     assert bob.open(datagram, NOW).message == largest
     with pytest.raises(LocalProtocolError, match="does not fit a datagram"):
-        alice.seal(FindNodes(query=1, key=b"k" * 32, padding=bytes(padding + 1)), NOW)
+        alice.seal(FindNodes(query=1, keys=(b"k" * 32,), padding=bytes(padding + 1)), NOW)
 
 
 def test_sealing_adds_a_tag_and_a_keys_id() -> None:

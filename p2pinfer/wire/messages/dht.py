@@ -1,11 +1,11 @@
 """The messages of the DHT: who is near a key, what is stored under it, and keep this for me.
 
     asker                                   asked
-      |--FindNodes(key, token or padding)---->|
+      |--FindNodes(keys, token or padding)--->|
       |<--FoundNodes(page 0, token)-----------|   as many pages as the answer takes, bounded;
       |<--FoundNodes(page 1, token)-----------|   to an unproved address no more bytes than it sent
-      |--StoreRecord(record, token)---------->|
-      |<--Stored(code)------------------------|
+      |--StoreRecords(records, token)-------->|
+      |<--Stored(codes)-----------------------|
 
 A token proves that the asker receives what is sent to its address (BEP-5). An asker without one pads its
 question to the size of the answer it hopes for, so that a forged source address gains nothing by us.
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from p2pinfer.effects import Message, Plane
-from p2pinfer.ids import Contact
+from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.wire.messages.records import Signed
-from p2pinfer.wire.schema import Between, Count, Exactly, Size, registered
+from p2pinfer.wire.schema import INT_MAX, Between, Count, Exactly, Size, registered
 
 __all__ = [
     "CONTACTS_COUNT_MAX",
@@ -28,9 +28,12 @@ __all__ = [
     "DhtRecord",
     "FindNodes",
     "FoundNodes",
+    "KEYS_COUNT_MAX",
+    "NAMESPACE_SIZE_BYTES_MAX",
     "PAGES_COUNT_MAX",
+    "RECORDS_COUNT_MAX",
     "SUBKEY_SIZE_BYTES_MAX",
-    "StoreRecord",
+    "StoreRecords",
     "Stored",
     "TOKEN_SIZE_BYTES",
     "VALUE_SIZE_BYTES_MAX",
@@ -40,10 +43,15 @@ VALUE_SIZE_BYTES_MAX = 512
 """Bytes of a record's value: with key, sub-key, owner and signature it fits one datagram."""
 SUBKEY_SIZE_BYTES_MAX = 64
 """Bytes of a sub-key, as of the salt in BEP-44."""
+NAMESPACE_SIZE_BYTES_MAX = 16
 TOKEN_SIZE_BYTES = 8
 PAGES_COUNT_MAX = 16
 """Pages of one answer that a message can name; `DhtConfig` sets how many are sent."""
 CONTACTS_COUNT_MAX = 32
+KEYS_COUNT_MAX = 16
+"""Keys of one question: half of a datagram."""
+RECORDS_COUNT_MAX = 8
+"""Records of one StoreRecords; small ones, since they share a datagram."""
 
 
 @registered
@@ -53,12 +61,14 @@ class DhtRecord(Signed):
 
     Many owners share one key; each owner has any number of sub-keys under it, every one with its own value
     and expiry. Only the owner can make a record; the higher `sequence` of the same (key, sub-key, owner)
-    replaces the lower. It is void after `expires_ms`, whoever passes it on.
+    replaces the lower. It is void after `expires_ms`, whoever passes it on. `namespace` says what values
+    there may be (`dht/namespaces.py`).
     """
 
     TAG: ClassVar[int] = 32
 
     public_key: Annotated[bytes, Exactly(32)]
+    namespace: Annotated[str, Size(NAMESPACE_SIZE_BYTES_MAX)]
     key: Annotated[bytes, Exactly(32)]
     subkey: Annotated[bytes, Size(SUBKEY_SIZE_BYTES_MAX)]
     value: Annotated[bytes, Size(VALUE_SIZE_BYTES_MAX)]
@@ -93,16 +103,16 @@ class DhtPong(Message):
 @registered
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindNodes(Message):
-    """Any peer to a contact: which peers do you know nearest to `key`? Answered by FoundNodes, in pages.
+    """Any peer to a contact: which peers do you know nearest to these keys? Answered by FoundNodes, in pages.
 
-    With `records`, the answer also has what is stored under the key.
+    With `records`, the answer also has what is stored under the keys.
     """
 
     TAG: ClassVar[int] = 35
     PLANE: ClassVar[Plane] = Plane.DATAGRAM
 
     query: int
-    key: Annotated[bytes, Exactly(32)]
+    keys: Annotated[tuple[Annotated[bytes, Exactly(32)], ...], Count(KEYS_COUNT_MAX)]
     records: bool = False
     token: Annotated[bytes, Size(TOKEN_SIZE_BYTES)] = b""
     """The token of an earlier FoundNodes; empty where there is none."""
@@ -122,7 +132,9 @@ class FoundNodes(Message):
     page: Annotated[int, Between(0, PAGES_COUNT_MAX - 1)] = 0
     page_count: Annotated[int, Between(1, PAGES_COUNT_MAX)] = 1
     token: Annotated[bytes, Exactly(TOKEN_SIZE_BYTES)]
-    """For the asker's next questions and its StoreRecord, from the same address, for some minutes."""
+    """For the asker's next questions and its StoreRecords, from the same address, for some minutes."""
+    seen: Endpoint
+    """Where the question came from: behind a NAT the asker learns its own address by it."""
     again: bool = False
     """There is more, but not for an unproved address: ask again with this token."""
     contacts: Annotated[tuple[Contact, ...], Count(CONTACTS_COUNT_MAX)] = ()
@@ -131,29 +143,38 @@ class FoundNodes(Message):
 
 @registered
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoreRecord(Message):
-    """A record's owner to one of the peers nearest to its key: keep this. Answered by Stored."""
+class StoreRecords(Message):
+    """Whoever has records to one of the peers nearest to their keys: keep them. Answered by Stored.
+
+    With `expected`, the first record is kept only if the one it replaces has that sequence, 0 standing for
+    none at all (compare-and-swap, BEP-44).
+    """
 
     TAG: ClassVar[int] = 37
     PLANE: ClassVar[Plane] = Plane.DATAGRAM
 
     query: int
     token: Annotated[bytes, Exactly(TOKEN_SIZE_BYTES)]
-    record: DhtRecord
+    records: Annotated[tuple[DhtRecord, ...], Count(RECORDS_COUNT_MAX)]
+    expected: Annotated[int, Between(-1, INT_MAX)] = -1
+    """The sequence that must be held; -1 for no such condition."""
 
 
 @registered
 @dataclass(frozen=True, slots=True)
 class Stored(Message):
-    """The answer to StoreRecord.
+    """The answer to StoreRecords: a code for each record, in their order.
 
-    `code` is `stored` (kept, or already here), `old` (a higher sequence is here), `fork` (another value of
-    this sequence is here), `full` (a quota is used up by records that expire later), `void` (expired, or
-    expires later than this peer keeps anything) or `token` (ask FindNodes for a new one).
+    A code is `stored` (kept, or already here), `old` (a higher sequence is here), `fork` (another value of
+    this sequence is here), `cas` (what is here has not the expected sequence), `full` (a quota is used up by
+    what is worth more), `void` (expired, or expires later than this peer keeps anything), `invalid` (not what
+    its namespace allows) or `token` (ask FindNodes for a new one).
     """
 
     TAG: ClassVar[int] = 38
     PLANE: ClassVar[Plane] = Plane.DATAGRAM
 
     query: int
-    code: Annotated[str, Size(16)]
+    codes: Annotated[tuple[Annotated[str, Size(16)], ...], Count(RECORDS_COUNT_MAX)]
+    held: Annotated[tuple[DhtRecord, ...], Count(1)] = ()
+    """The record that stood in the way, of the first code that is `old`, `fork` or `cas`."""
