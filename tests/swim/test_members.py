@@ -25,6 +25,13 @@ def test_a_pass_probes_everybody_once() -> None:
         assert {table.next_to_probe() for _ in range(7)} == {peer_id(index) for index in range(7)}
 
 
+def test_each_pass_has_an_order_of_its_own() -> None:
+    """SWIM, section 4.3: the list is rearranged after each traversal, so no two stay in step for ever."""
+    table = table_of(10)
+    passes = [tuple(table.next_to_probe() for _ in range(10)) for _ in range(5)]
+    assert len(set(passes)) == 5
+
+
 def test_a_newcomer_makes_nobody_be_probed_twice_in_a_pass() -> None:
     for seed in range(20):
         table = table_of(10, seed=seed)
