@@ -108,17 +108,18 @@ def test_steps_that_come_early_wait_and_repeated_ones_are_dropped() -> None:
     assert core.statistics()["repeated"] == 3
 
 
-def test_a_session_that_is_parked_computes_nothing_more() -> None:
+def test_a_session_that_is_parked_computes_nothing_more_and_keeps_no_steps() -> None:
     core = opened()
     other = SessionId(b"t" * 16)
     core.receive(ENTRY, place(session=other), 0.0)
     assert core.receive(A, step(0), 1.0) == [Compute((work(0),))]
     assert core.receive(A, replace(step(0), session=other), 1.0) == [], "the engine is busy"
     assert core.receive(ENTRY, CloseSession(session=other, keep=True), 1.1) == []
-    assert core.statistics()["waiting_steps"] == 1, "the one that is computed"
+    parked = core._sessions.parked(other, ENTRY.peer)
+    assert parked is not None
+    assert not parked.waiting, "hidden states of megabytes that nobody will ask for"
     effects = core.computed((EngineOutput(hidden=OUT),), 1.2)
     assert not [effect for effect in effects if isinstance(effect, Compute)]
-    assert core.statistics()["waiting_steps"] == 0
 
 
 def test_a_run_ends_before_a_longer_step_a_gap_or_its_bound() -> None:

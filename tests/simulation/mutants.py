@@ -52,7 +52,7 @@ MUTANTS = (
         "return True\n    return True",
     ),
     Mutant("what was kept keeps its old name", _HOP, "output = replace(output, session=session.id)", "pass"),
-    Mutant("a parked session goes on computing", _SESSION, "        self.waiting.clear()\n", ""),
+    Mutant("a parked session keeps its steps", _SESSION, "        self.waiting.clear()\n", ""),
     Mutant("a draining peer hands over at once", _PEER, "or self._has_handed_over or self.lacking()", ""),
     Mutant("draining peers cover for each other", _PEER, "and not holder.draining and holder", "and holder"),
     Mutant(
