@@ -21,6 +21,7 @@ from typing import Any
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.core import DhtCore
 from p2pinfer.dht.keyspace import key_of
+from p2pinfer.dht.put import Put
 from p2pinfer.effects import Effect, Message, Notify, Send
 from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId, Span
 from p2pinfer.inference.config import EntryConfig, HopConfig
@@ -219,13 +220,13 @@ class PeerCore:
         )
         effects = self.hop.serve(served, now) + self._hold(holding, now) + self._maybe_hand_over(now)
         me = self.contact
-        _, puts = self.dht.put(
-            key_of("model", served.digest),
-            f"{me.endpoint} {served.span.start}:{served.span.end}".encode(),
+        wanted = Put(
+            key=key_of("model", served.digest),
+            value=f"{me.endpoint} {served.span.start}:{served.span.end}".encode(),
             subkey=me.peer or b"",
             ttl_s=600.0,
-            now=now,
         )
+        _, puts = self.dht.put(wanted, now)
         return self._carry(effects + puts, now)
 
     def drain(self, now: float) -> list[Effect]:

@@ -91,6 +91,7 @@ class Answers:
                     page_count=len(pages),
                     token=token,
                     seen=sender.endpoint,
+                    records_count=len(records),
                     again=has_more,
                     contacts=tuple(page.contacts),
                     records=tuple(page.records),

@@ -1,7 +1,8 @@
 """The DHT's settings, in four parts; every default has its unit and its source.
 
 Sources by short name: [K] Kademlia, Maymounkov and Mazieres 2002; [BEP-5], [BEP-44] mainline DHT; [discv5]
-Ethereum node discovery; [libp2p] go- and rust-libp2p; [hivemind] its `dht/node.py`; [RFC 6298] TCP's timer.
+Ethereum node discovery; [libp2p] go- and rust-libp2p; [hivemind] its `dht/node.py`; [RFC 6298] TCP's timer;
+[OP] Optimistic Provide, INFOCOM 2024, as go-libp2p-kad-dht has it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,22 @@ class QueryConfig:
     """Peers asked by one lookup at most: k + O(log n) suffice (20 to 41 measured with half of all dead)."""
     lookups_count_max: int = 64
     """Lookups that run at one time; more are refused as overload."""
+    keys_count_max: int = 256
+    """Keys of one lookup for many."""
+    quorum_count: int = 3
+    """Holders that told what they have under a key of one owner before a lookup for it ends early; 0 asks all
+    k nearest. One may have missed the newest; that three have is as likely as its third power. Ours."""
+    sparse_factor: float = 2.5
+    """How many times farther off than expected the k-th nearest may be before a lookup starts again. With a
+    fifth of all peers lying it is five times; a true one with k = 20 exceeds 1.7 once in a thousand. Ours."""
+    restarts_count_max: int = 2
+    """... and how often it does."""
+    surrounded_likelihood: float = 1e-9
+    """A key is taken for surrounded when k honest peers stand as near to it less often than this. Ours."""
+    early_store_likelihood: float = 0.9
+    """A record is stored before the lookup is over at who is among the k nearest as likely as this. [OP]."""
+    return_share: float = 0.75
+    """A put is told to have ended when this share of k copies is kept. [OP]."""
 
     def __post_init__(self) -> None:
         _require(0 < self.timeout_s_min <= self.timeout_initial_s, "0 < timeout_s_min <= timeout_initial_s")
@@ -46,6 +63,13 @@ class QueryConfig:
         _require(1 <= self.attempts_max <= 10, f"attempts_max is 1 to 10, not {self.attempts_max}")
         _require(self.lookup_queries_max >= 1, "lookup_queries_max is at least 1")
         _require(self.lookups_count_max >= 2, "lookups_count_max is at least 2: one is for upkeep")
+        _require(self.keys_count_max >= 1, "keys_count_max is at least 1")
+        _require(self.quorum_count >= 0, "quorum_count is 0 or more")
+        _require(self.sparse_factor > 1, "sparse_factor is above 1")
+        _require(self.restarts_count_max >= 0, "restarts_count_max is 0 or more")
+        _require(0 <= self.surrounded_likelihood < 0.1, "surrounded_likelihood lies in [0, 0.1)")
+        _require(0 < self.early_store_likelihood <= 1, "early_store_likelihood lies in (0, 1]")
+        _require(0 < self.return_share <= 1, "return_share lies in (0, 1]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +195,9 @@ class DhtConfig:
     """Contacts in a bucket, peers that a lookup finds, copies of a record. [K] section 2.2."""
     alpha: int = 3
     """Questions of a lookup in flight while it comes nearer. [K] section 2.3."""
+    disjoint: int = 1
+    """Paths of a lookup that share no peer: one liar leads one astray. S/Kademlia, section 5: 4 to 8 among
+    strangers. One is enough where all are members of a closed swarm, and asks the fewest."""
     query: QueryConfig = field(default_factory=QueryConfig)
     table: TableConfig = field(default_factory=TableConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
@@ -179,6 +206,7 @@ class DhtConfig:
     def __post_init__(self) -> None:
         _require(1 <= self.k <= CONTACTS_COUNT_MAX, f"k is 1 to {CONTACTS_COUNT_MAX}, not {self.k}")
         _require(1 <= self.alpha <= self.k, f"alpha is 1 to k, not {self.alpha}")
+        _require(1 <= self.disjoint <= self.k, f"disjoint is 1 to k, not {self.disjoint}")
         _require(
             self.k <= self.answer.contacts_count <= CONTACTS_COUNT_MAX,
             f"answer.contacts_count is k to {CONTACTS_COUNT_MAX}, not {self.answer.contacts_count}",

@@ -98,24 +98,45 @@ class CandidateHeap(NodeHeap):  # type: ignore[misc]  # the package has no types
     def __init__(self, key: bytes, maxsize: int) -> None:
         super().__init__(node_at(key), maxsize)
         self._ids: set[bytes] = set()
+        self._nearest: list[ContactNode] | None = None
 
     def __contains__(self, node: ContactNode) -> bool:
         return node.id in self._ids
 
+    def __iter__(self) -> Iterator[ContactNode]:
+        return iter(self.nearest)
+
+    @property
+    def nearest(self) -> list[ContactNode]:
+        """The nearest `maxsize`, nearest first; sorted once for each change."""
+        if self._nearest is None:
+            self._nearest = [node for _, node in heapq.nsmallest(self.maxsize, self.heap)]
+        return self._nearest
+
     def knows(self, peer: bytes) -> bool:
         """Whether a contact with that id is in."""
         return peer in self._ids
+
+    def take(self, nodes: list[ContactNode]) -> bool:
+        """Add contacts as `push` does; say whether one of them is among the nearest `maxsize` now."""
+        before = {node.id for node in self.nearest}
+        self.push(nodes)
+        return any(node.id not in before for node in self.nearest)
 
     def push(self, nodes: list[ContactNode]) -> None:
         """Add those that are not in yet, and let go of the farthest where they are too many."""
         for node in nodes:  # one by one: the same node twice would stand in the heap, which cannot order it
             super().push(node)
             self._ids.add(node.id)
+        self._nearest = None
         if len(self.heap) > 4 * self.maxsize:
             self.heap = heapq.nsmallest(4 * self.maxsize, self.heap)
             self._ids = {node.id for _, node in self.heap}
 
     def remove(self, peers: Iterable[bytes]) -> None:
         """Let go of some, whoever is next moves up."""
-        super().remove(peers)
-        self._ids.difference_update(peers)
+        gone = self._ids.intersection(peers)
+        if gone:
+            super().remove(gone)
+            self._ids -= gone
+            self._nearest = None

@@ -9,18 +9,21 @@ Rules:
    is never taken back, whoever tells of it again.
 3. The lookup is done when the k nearest of all not failed have answered (Kademlia, section 2.3), or when it
    may ask nobody more.
-
-Departs from the paper: no rounds. Later additions have their place here: disjoint paths are several of these
-that share a set of asked peers.
+4. With several paths (S/Kademlia, section 4.4) nobody is asked by two of them, and each believes only those
+   that it asked itself: a liar leads one path astray and not the others. What they find is put together.
+5. Where the k nearest found stand much wider apart than peers of this network do, liars have told of each
+   other alone: the lookup starts again from those not asked yet. What was found stays.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+import heapq
+from collections.abc import Iterable, Sequence
 
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.contacts import CandidateHeap, ContactNode
+from p2pinfer.dht.keyspace import distance
 from p2pinfer.ids import Contact, Endpoint, PeerId
 
 __all__ = ["Lookup"]
@@ -35,10 +38,21 @@ class _Asked(enum.Enum):
     ANSWERED = enum.auto()
 
 
+class _Path:
+    """What one path knows, and how it gets on."""
+
+    __slots__ = ("answers_without_progress", "candidates", "in_flight")
+
+    def __init__(self, key: bytes, k: int) -> None:
+        self.candidates = CandidateHeap(key, k)
+        self.in_flight = 0
+        self.answers_without_progress = 0
+
+
 class Lookup:
     """The search for the peers nearest to one key.
 
-    Invariant: at most `lookup_queries_max` peers are asked and at most 4 k candidates kept.
+    Invariant: at most `lookup_queries_max` peers are asked and at most 4 k candidates kept on each path.
     """
 
     def __init__(self, key: bytes, own: PeerId, config: DhtConfig) -> None:
@@ -47,78 +61,164 @@ class Lookup:
         """Peers asked."""
         self._own = own
         self._config = config
-        self._candidates = CandidateHeap(key, config.k)
         self._asked: dict[bytes, _Asked] = {}
+        self._asked_by: dict[bytes, _Path] = {}
         self._failed: set[bytes] = set()
         self._ids_at: dict[Endpoint, set[PeerId]] = {}
-        self._answers_without_progress = 0
+        self._given_up: list[_Path] = []
+        self._paths = self._new_paths()
+        self._is_closed = False
 
     @property
     def is_done(self) -> bool:
         """Whether nobody is left to ask or to wait for."""
+        if self._is_closed:
+            return True
+        asked = self._asked
         if self.queries >= self._config.query.lookup_queries_max:
-            return all(asked is _Asked.ANSWERED for asked in self._asked.values())
-        return all(self._asked.get(node.id) is _Asked.ANSWERED for node in self._candidates)
+            return all(each is _Asked.ANSWERED for each in asked.values())
+        return all(
+            asked.get(node.id) is _Asked.ANSWERED for path in self._paths for node in path.candidates.nearest
+        )
 
     @property
     def nearest(self) -> tuple[Contact, ...]:
         """The peers among the k nearest that answered, nearest first."""
-        return tuple(node.contact for node in self._candidates if self._asked.get(node.id) is _Asked.ANSWERED)
+        paths = [*self._given_up, *self._paths]
+        if len(paths) == 1:
+            nodes: Iterable[ContactNode] = paths[0].candidates.nearest
+        else:
+            found = {node.id: node for path in paths for node in path.candidates.nearest}
+            place = int.from_bytes(self.key, "big")
+            nodes = heapq.nsmallest(self._config.k, found.values(), key=lambda node: node.long_id ^ place)
+        return tuple(node.contact for node in nodes if self._asked.get(node.id) is _Asked.ANSWERED)
 
-    def add(self, contacts: Iterable[Contact]) -> bool:
-        """Take contacts, from our table or from an answer; unsorted and repeated ones are fine.
+    @property
+    def in_flight(self) -> int:
+        """Questions that are neither answered nor overdue."""
+        return sum(path.in_flight for path in self._paths)
+
+    def start(self, seeds: Sequence[Contact]) -> None:
+        """Take contacts of our own, nearest first; the paths share them out."""
+        for index, path in enumerate(self._paths):
+            self._add(path, seeds[index :: len(self._paths)])
+
+    def add(self, contacts: Iterable[Contact], teller: PeerId | None) -> bool:
+        """Take contacts out of a peer's answer; unsorted and repeated ones are fine.
 
         Returns:
-            Whether one of them is now among the k nearest.
+            Whether one of them is now among the k nearest of the path that asked.
         """
-        fresh = [ContactNode(contact) for contact in contacts if self._is_new(contact)]
-        if fresh:
-            self._candidates.push(fresh)
-        added = {node.id for node in fresh}
-        return bool(added) and any(node.id in added for node in self._candidates)
+        path = self._asked_by.get(teller) if teller is not None else None
+        return path is not None and self._add(path, contacts)
 
     def choose_next(self) -> list[Contact]:
         """Return whom to ask now; they count as asked."""
-        config = self._config
-        has_stalled = self._answers_without_progress >= config.alpha
-        in_flight = sum(asked is _Asked.IN_FLIGHT for asked in self._asked.values())
-        room = min(
-            (config.k if has_stalled else config.alpha) - in_flight,
-            config.query.lookup_queries_max - self.queries,
-        )
         chosen: list[Contact] = []
-        if room > 0:
-            for node in self._candidates:
-                if len(chosen) == room:
-                    break
+        if self._is_closed:
+            return chosen
+        config, paths_count = self._config, len(self._paths)
+        for path in self._paths:
+            has_stalled = path.answers_without_progress >= config.alpha
+            window = config.k if has_stalled else max(1, config.alpha // paths_count)
+            room = min(window - path.in_flight, config.query.lookup_queries_max - self.queries)
+            if room <= 0:
+                continue
+            for node in path.candidates.nearest:
                 if node.id not in self._asked:
-                    self._asked[node.id] = _Asked.IN_FLIGHT
+                    self._ask(path, node)
                     chosen.append(node.contact)
-        self.queries += len(chosen)
+                    room -= 1
+                    if not room:
+                        break
         return chosen
+
+    def wants(self, peer: PeerId) -> bool:
+        """Whether a peer is among those that will be asked, and has not been; it counts as asked now."""
+        if self._is_closed or peer in self._asked or self.queries >= self._config.query.lookup_queries_max:
+            return False
+        for path in self._paths:
+            if path.candidates.knows(peer):
+                for node in path.candidates.nearest:
+                    if node.id == peer:
+                        self._ask(path, node)
+                        return True
+        return False
 
     def answered(self, peer: PeerId, *, has_progress: bool) -> None:
         """A peer's answer is complete; `has_progress` says whether it brought anybody nearer."""
-        if peer in self._asked:
-            self._asked[peer] = _Asked.ANSWERED
-            self._answers_without_progress = 0 if has_progress else self._answers_without_progress + 1
+        path = self._settle(peer, _Asked.ANSWERED)
+        if path is not None:
+            path.answers_without_progress = 0 if has_progress else path.answers_without_progress + 1
 
     def slow(self, peer: PeerId) -> None:
         """A peer did not answer in the time that it usually takes; it is asked again."""
         if self._asked.get(peer) is _Asked.IN_FLIGHT:
-            self._asked[peer] = _Asked.SLOW
+            self._settle(peer, _Asked.SLOW)
 
     def failed(self, peer: PeerId) -> None:
         """A peer did not answer at all."""
-        self._asked.pop(peer, None)
+        self._settle(peer, None)
         self._failed.add(peer)
-        self._candidates.remove([peer])
+        for path in self._paths:
+            path.candidates.remove([peer])
 
-    def _is_new(self, contact: Contact) -> bool:
-        peer = contact.peer
-        if peer is None or peer == self._own or self._candidates.knows(peer):
+    def is_sparse(self, distance_expected: float) -> bool:
+        """Whether the k-th nearest found is much farther off than it should be, as if others were hidden.
+
+        Args:
+            distance_expected: Of the k-th nearest peer, from the size of the network.
+        """
+        nearest = self.nearest
+        if len(nearest) < self._config.k or nearest[-1].peer is None:
             return False
-        if peer in self._failed or peer in self._asked:
+        return distance(nearest[-1].peer, self.key) > self._config.query.sparse_factor * distance_expected
+
+    def restart(self, seeds: Sequence[Contact]) -> bool:
+        """Begin again from contacts that were not asked yet; False where there are none."""
+        fresh = [each for each in seeds if each.peer not in self._asked and each.peer not in self._failed]
+        if not fresh or self.queries >= self._config.query.lookup_queries_max:
+            return False
+        self._given_up += self._paths
+        self._paths = self._new_paths()
+        self._ids_at.clear()
+        self.start(fresh)
+        return True
+
+    def close(self) -> None:
+        """Ask nobody more: what was wanted is found."""
+        self._is_closed = True
+
+    def _new_paths(self) -> list[_Path]:
+        return [_Path(self.key, self._config.k) for _ in range(self._config.disjoint)]
+
+    def _add(self, path: _Path, contacts: Iterable[Contact]) -> bool:
+        fresh = [ContactNode(contact) for contact in contacts if self._is_new(path, contact)]
+        return bool(fresh) and path.candidates.take(fresh)
+
+    def _ask(self, path: _Path, node: ContactNode) -> None:
+        self._asked[node.id] = _Asked.IN_FLIGHT
+        self._asked_by[node.id] = path
+        path.in_flight += 1
+        self.queries += 1
+
+    def _settle(self, peer: PeerId, state: _Asked | None) -> _Path | None:
+        """Note what became of a question; return the path that asked."""
+        before, path = self._asked.get(peer), self._asked_by.get(peer)
+        if before is None or path is None:
+            return None
+        path.in_flight -= before is _Asked.IN_FLIGHT
+        if state is None:
+            del self._asked[peer], self._asked_by[peer]
+        else:
+            self._asked[peer] = state
+        return path
+
+    def _is_new(self, path: _Path, contact: Contact) -> bool:
+        peer = contact.peer
+        if peer is None or peer == self._own or path.candidates.knows(peer):
+            return False
+        if peer in self._failed or self._asked_by.get(peer) is path:
             return False
         ids = self._ids_at.setdefault(contact.endpoint, set())
         if peer not in ids and len(ids) >= _IDS_PER_ENDPOINT_MAX:

@@ -1,4 +1,4 @@
-"""What the DHT tells the application that uses it."""
+"""What the DHT tells the application that uses it, and its siblings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NewType
 from p2pinfer.ids import Contact
 from p2pinfer.wire.messages.dht import DhtRecord
 
-__all__ = ["LookupDone", "LookupId"]
+__all__ = ["ForkFound", "LookupDone", "LookupId"]
 
 LookupId = NewType("LookupId", int)
 """Counts the lookups of one core, from 0."""
@@ -19,12 +19,23 @@ class LookupDone:
     """A lookup ended, by its rules or by its limits; delivered exactly once for each `LookupId`."""
 
     id: LookupId
-    key: bytes
+    keys: tuple[bytes, ...]
     values: tuple[DhtRecord, ...]
-    """For `get`: the live records found, the newest of every (sub-key, owner), in that order."""
+    """For `get`: the live records found, the newest of every (key, sub-key, owner), in that order."""
     nearest: tuple[Contact, ...]
-    """The peers nearest to the key that answered, nearest first, at most k; this peer is not among them."""
+    """The peers nearest to the first key that answered, nearest first, at most k, this one left out. Fewer
+    where a `get` had what it wanted before, or a `put` its copies."""
     stored_at: int
     """For `put`: how many peers hold the record now, this one included if it is among the k nearest."""
     queries: int
-    """Peers asked, repetitions not counted."""
+    """Questions to peers, repetitions not counted."""
+    conflict: DhtRecord | None = None
+    """For `put`: a record that stood in the way at a holder, the newest of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForkFound:
+    """An owner signed two values under one sequence: both, as proof that anybody can check."""
+
+    first: DhtRecord
+    second: DhtRecord

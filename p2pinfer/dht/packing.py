@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 
 from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.wire.codec import encoded_size
-from p2pinfer.wire.messages.dht import DhtRecord
+from p2pinfer.wire.messages.dht import RECORDS_COUNT_MAX, DhtRecord
 
-__all__ = ["Page", "contact_size_bytes", "frame_size_bytes", "pack", "question_padding"]
+__all__ = ["Page", "contact_size_bytes", "frame_size_bytes", "pack", "question_padding", "record_groups"]
 
 _FRAME_SIZE_BYTES = 37
 """An upper bound on the encoding of a FoundNodes without contacts, records and the asker's host."""
 _KEY_SIZE_BYTES = 34
+_STORE_FRAME_SIZE_BYTES = 34
+"""An upper bound on the encoding of a StoreRecords without records."""
 _CONTACT_FRAME_SIZE_BYTES = 42
 """An upper bound on the encoding of a contact without its host: peer id, port and headers."""
 
@@ -77,3 +79,17 @@ def question_padding(size_bytes_max: int, keys_count: int) -> bytes:
     """The zeros that let an answer to a peer without a token take a whole datagram."""
     # 46: what the rest of the question takes, and a little more.
     return bytes(max(0, size_bytes_max - 46 - _KEY_SIZE_BYTES * keys_count))
+
+
+def record_groups(records: Sequence[DhtRecord], size_bytes_max: int) -> list[list[DhtRecord]]:
+    """Cut records into groups that one StoreRecords takes each; a single record always fits."""
+    groups: list[list[DhtRecord]] = []
+    room_bytes = 0
+    for record in records:
+        size_bytes = encoded_size(record) + 2
+        if not groups or size_bytes > room_bytes or len(groups[-1]) == RECORDS_COUNT_MAX:
+            groups.append([])
+            room_bytes = size_bytes_max - _STORE_FRAME_SIZE_BYTES
+        groups[-1].append(record)
+        room_bytes -= size_bytes
+    return groups

@@ -20,6 +20,7 @@ __all__ = ["Publisher"]
 @dataclass(slots=True)
 class _OwnPut:
     value: bytes
+    namespace: str
     ttl_s: float
     sequence: int
     refresh_at: float
@@ -38,7 +39,7 @@ class Publisher:
     def __len__(self) -> int:
         return len(self._puts)
 
-    def put(self, key: bytes, subkey: bytes, value: bytes, ttl_s: float) -> None:
+    def put(self, key: bytes, subkey: bytes, value: bytes, ttl_s: float, namespace: str) -> None:
         """Want `value` stored from now on; `make_record` gives the record.
 
         Raises:
@@ -49,7 +50,7 @@ class Publisher:
             raise LocalProtocolError(
                 f"{len(self._puts)} records are put already and peers keep no more of one owner: unput some"
             )
-        self._puts[key, subkey] = _OwnPut(value, ttl_s, known.sequence if known else 0, 0.0)
+        self._puts[key, subkey] = _OwnPut(value, namespace, ttl_s, known.sequence if known else 0, 0.0)
 
     def unput(self, key: bytes, subkey: bytes) -> bool:
         """Want it no longer: it expires by itself. Whether it was wanted."""
@@ -65,7 +66,7 @@ class Publisher:
         wanted.refresh_at = now + wait_s * self._rng.uniform(0.8, 1.0)
         record = DhtRecord(
             public_key=self._public_key,
-            namespace="value",
+            namespace=wanted.namespace,
             key=key,
             subkey=subkey,
             value=wanted.value,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import heapq
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 
 from p2pinfer.dht.news import LookupId
@@ -37,6 +38,8 @@ class Query:
     message: Message
     asked_at: float
     timeout_s: float
+    keys: tuple[bytes, ...] = ()
+    """What was asked about; of a store, the keys of its records."""
     lookup: LookupId | None = None
     attempts: int = 1
     deadline: float = 0.0
@@ -44,6 +47,8 @@ class Query:
     """Pages of the answer received so far."""
     contacts_count: int = 0
     """Contacts received so far, on all pages."""
+    told: Counter[bytes] = field(default_factory=Counter)
+    """Records received so far, on all pages, by key."""
     has_progress: bool = False
     """Whether one of them brought the lookup nearer."""
     is_renewed: bool = False

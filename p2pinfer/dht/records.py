@@ -15,11 +15,23 @@ from __future__ import annotations
 import enum
 
 from p2pinfer.dht.config import RecordConfig
+from p2pinfer.dht.keyspace import key_of
 from p2pinfer.errors import LocalProtocolError
 from p2pinfer.ids import PeerId
 from p2pinfer.wire.messages.dht import SUBKEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX, DhtRecord
 
-__all__ = ["Place", "Standing", "check_put", "compare", "is_alive", "is_timely", "newest", "place_of"]
+__all__ = [
+    "Place",
+    "Standing",
+    "check_put",
+    "compare",
+    "has_one_owner",
+    "is_alive",
+    "is_immutable",
+    "is_timely",
+    "newest",
+    "place_of",
+]
 
 Place = tuple[bytes, PeerId]
 """Where a record stands under its key: (sub-key, owner)."""
@@ -42,6 +54,16 @@ def place_of(record: DhtRecord) -> Place:
 def is_alive(record: DhtRecord, now: float) -> bool:
     """Whether the record has not expired yet."""
     return record.expires_ms > now * 1000
+
+
+def is_immutable(record: DhtRecord) -> bool:
+    """Whether its key is the hash of its value, so that it can be no other."""
+    return record.namespace == "content" and record.key == key_of("content", record.value)
+
+
+def has_one_owner(record: DhtRecord) -> bool:
+    """Whether its key is made from its owner's, so that nobody else can put anything there."""
+    return record.namespace == "own" and record.key == key_of("own", record.public_key + record.subkey)
 
 
 def is_timely(record: DhtRecord, config: RecordConfig, now: float) -> bool:

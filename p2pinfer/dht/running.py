@@ -1,25 +1,20 @@
-"""A lookup on behalf of somebody: what it is for, what it has gathered, and how it ends."""
+"""A search on behalf of somebody: what it is for, what it has found, and how it ends."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from p2pinfer.dht.lookup import Lookup
+from p2pinfer.dht.copies import Copies
+from p2pinfer.dht.gathering import Gathering
 from p2pinfer.dht.news import LookupDone, LookupId
-from p2pinfer.dht.records import Place, newest
-from p2pinfer.ids import Contact
-from p2pinfer.wire.messages.dht import DhtRecord
+from p2pinfer.dht.search import Search
 
-__all__ = ["Purpose", "RunningLookup"]
-
-_VALUES_COUNT_MAX = 2048
-"""Records gathered by one lookup: four times what one peer keeps under a key by default."""
+__all__ = ["Purpose", "Running"]
 
 
 class Purpose(enum.Enum):
-    """Whom a lookup serves."""
+    """Whom a search serves."""
 
     GET = enum.auto()
     FIND = enum.auto()
@@ -34,39 +29,38 @@ class Purpose(enum.Enum):
 
 
 @dataclass(slots=True)
-class RunningLookup:
-    """A lookup and what belongs to it. A put goes on after its lookup, until its copies are stored."""
+class Running:
+    """A search and what belongs to it. A put goes on after its lookups, until its copies are stored."""
 
     id: LookupId
     purpose: Purpose
-    lookup: Lookup
+    keys: tuple[bytes, ...]
+    search: Search
     give_up_at: float
-    record: DhtRecord | None = None
-    """What a put stores."""
-    values: dict[Place, DhtRecord] = field(default_factory=dict)
+    gathering: Gathering | None = None
+    """Of a get."""
+    copies: Copies | None = None
+    """Of a put."""
     is_storing: bool = False
-    storing: set[int] = field(default_factory=set)
-    """Numbers of the StoreRecords that are not answered yet."""
-    stored_at: int = 0
+    """Whether a put's lookups are over."""
+    is_told: bool = False
+    """Whether the application knows the result already, while the last copies are stored."""
+    regions: dict[bytes, int] = field(default_factory=dict)
+    """Keys that are surrounded, with the leading bits that their region shares."""
+    restarts_count: int = 0
 
-    @property
-    def key(self) -> bytes:
-        """The key looked up."""
-        return self.lookup.key
+    def is_enough(self, key: bytes) -> bool:
+        """Whether a key's records are all found, as far as was wanted."""
+        return self.gathering is not None and self.gathering.is_enough(key)
 
-    def gather(self, records: Iterable[DhtRecord]) -> None:
-        """Keep the newest record of each place; beyond the limit new places are let go."""
-        for record in records:
-            if len(self.values) < _VALUES_COUNT_MAX or (record.subkey, record.owner) in self.values:
-                newest(self.values, record)
-
-    def done(self, nearest: tuple[Contact, ...]) -> LookupDone:
+    def done(self) -> LookupDone:
         """How it ended, for the application."""
         return LookupDone(
             id=self.id,
-            key=self.key,
-            values=tuple(self.values[place] for place in sorted(self.values)),
-            nearest=nearest,
-            stored_at=self.stored_at,
-            queries=self.lookup.queries,
+            keys=self.keys,
+            values=self.gathering.sorted() if self.gathering else (),
+            nearest=self.search.lookups[self.keys[0]].nearest,
+            stored_at=self.copies.count if self.copies else 0,
+            queries=self.search.queries,
+            conflict=self.copies.conflict if self.copies else None,
         )

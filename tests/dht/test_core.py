@@ -8,6 +8,8 @@ import pytest
 from p2pinfer.dht.config import DhtConfig, QueryConfig
 from p2pinfer.dht.core import DhtCore
 from p2pinfer.dht.keyspace import key_of
+from p2pinfer.dht.put import Put
+from p2pinfer.dht.tokens import HeldTokens
 from p2pinfer.effects import Misbehaved, Send
 from p2pinfer.errors import LocalProtocolError, Overloaded
 from p2pinfer.ids import Contact, Endpoint
@@ -47,10 +49,10 @@ def found(query: int, *contacts: Contact, page: int = 0, page_count: int = 1) ->
 
 def test_alone_every_lookup_ends_at_once_and_a_put_is_kept_here() -> None:
     core = make_core(0)
-    lookup_id, effects = core.put(KEY, b"v", subkey=b"s", ttl_s=60.0, now=0.0)
+    lookup_id, effects = core.put(Put(key=KEY, value=b"v", subkey=b"s", ttl_s=60.0), 0.0)
     (end,) = done(effects)
     assert (end.id, end.stored_at, end.queries, end.nearest) == (lookup_id, 1, 0, ())
-    get_id, effects = core.get(KEY, 1.0)
+    get_id, effects = core.get([KEY], 1.0)
     (end,) = done(effects)
     assert end.id == get_id != lookup_id
     assert [value.value for value in end.values] == [b"v"]
@@ -69,7 +71,7 @@ def test_a_lookup_asks_alpha_of_the_nearest_with_padding_in_place_of_a_token() -
         assert 900 < encoded_size(question) <= 1000
     to, question = questions[0]
     core.receive(to, found(question.query), 0.01)
-    _, effects = core.get(KEY, 0.02)
+    _, effects = core.get([KEY], 0.02)
     again = dict(sent(effects, FindNodes))[to]
     assert again.records
     assert again.token == TOKEN
@@ -166,7 +168,7 @@ def test_an_impossible_page_is_told_of() -> None:
 
 def test_records_of_another_key_expired_or_older_are_not_taken() -> None:
     core = knowing(1)
-    _, effects = core.get(KEY, 10.0)
+    _, effects = core.get([KEY], 10.0)
     ((to, question),) = sent(effects, FindNodes)
     records = (
         record(1, key=KEY, value=b"new", sequence=2),
@@ -197,7 +199,7 @@ def test_who_asks_becomes_a_candidate_and_is_checked_before_others_hear_of_it() 
 
 def test_put_stores_at_the_nearest_and_tells_how_many_hold_it() -> None:
     core = knowing(1, 2)
-    lookup_id, effects = core.put(KEY, b"v", subkey=b"s", ttl_s=60.0, now=0.0)
+    lookup_id, effects = core.put(Put(key=KEY, value=b"v", subkey=b"s", ttl_s=60.0), 0.0)
     stores = []
     for to, question in sent(effects, FindNodes):
         stores += sent(core.receive(to, found(question.query), 0.01), StoreRecords)
@@ -212,7 +214,7 @@ def test_put_stores_at_the_nearest_and_tells_how_many_hold_it() -> None:
 
 def test_the_owner_republishes_with_a_higher_sequence_until_unput() -> None:
     core = make_core(0)
-    core.put(KEY, b"v", subkey=b"s", ttl_s=60.0, now=100.0)
+    core.put(Put(key=KEY, value=b"v", subkey=b"s", ttl_s=60.0), 100.0)
     first = core._store.get(KEY, 100.0)[0]
     deadline = core._publisher.deadline
     assert deadline is not None
@@ -231,9 +233,9 @@ def test_the_owner_republishes_with_a_higher_sequence_until_unput() -> None:
 
 def test_a_restarted_owner_without_memory_still_replaces_its_record() -> None:
     before, after = make_core(0), make_core(0, now=50.0)
-    before.put(KEY, b"old", subkey=b"s", ttl_s=600.0, now=40.0)
+    before.put(Put(key=KEY, value=b"old", subkey=b"s", ttl_s=600.0), 40.0)
     (old,) = before._store.get(KEY, 50.0)
-    after.put(KEY, b"new", subkey=b"s", ttl_s=600.0, now=50.0)
+    after.put(Put(key=KEY, value=b"new", subkey=b"s", ttl_s=600.0), 50.0)
     (new,) = after._store.get(KEY, 50.0)
     assert new.sequence > old.sequence
 
@@ -270,11 +272,11 @@ def test_too_many_lookups_are_refused_as_overload_and_bad_keys_by_name() -> None
     for _ in range(3):
         core.find_nodes(KEY, 0.0)
     with pytest.raises(Overloaded, match="3 lookups"):
-        core.get(KEY, 0.0)
+        core.get([KEY], 0.0)
     with pytest.raises(LocalProtocolError, match="32 bytes"):
-        core.get(b"short", 0.0)
+        core.get([b"short"], 0.0)
     with pytest.raises(LocalProtocolError, match="512 bytes"):
-        core.put(KEY, bytes(513), subkey=b"", ttl_s=1.0, now=0.0)
+        core.put(Put(key=KEY, value=bytes(513), subkey=b"", ttl_s=1.0), 0.0)
 
 
 def test_bootstrap_is_tried_until_somebody_answers() -> None:
@@ -299,13 +301,13 @@ def test_bootstrap_is_tried_until_somebody_answers() -> None:
 def test_a_holder_that_has_more_is_asked_again_with_its_token() -> None:
     cores = joined(6)
     for index in range(5):
-        _, effects = cores[1].put(KEY, bytes(500), subkey=b"%d" % index, ttl_s=60.0, now=2.0)
+        _, effects = cores[1].put(Put(key=KEY, value=bytes(500), subkey=b"%d" % index, ttl_s=60.0), 2.0)
         exchange(cores, effects, cores[1], 2.0)
     stranger = make_core(77)
     cores.append(stranger)
     exchange(cores, stranger.bootstrap([cores[0].contact], 2.0), stranger, 2.0)
-    stranger._tokens.__init__(300.0)  # type: ignore[misc]  # as if it had never spoken to anybody
-    _, effects = stranger.get(KEY, 3.0)
+    stranger._asker._tokens = HeldTokens(300.0)  # as if it had never spoken to anybody
+    _, effects = stranger.get([KEY], 3.0)
     (end,) = done(exchange(cores, effects, stranger, 3.0))
     assert len(end.values) == 5
     assert stranger.statistics()["queries_renewed"] >= 1
@@ -334,8 +336,8 @@ def test_garbage_from_anybody_never_raises() -> None:
         )
         effects = core.receive(sender, message, now)
         if step % 20 == 0:
-            effects += core.get(KEY, now)[1]
-            effects += core.put(KEY, b"v", subkey=b"", ttl_s=9.0, now=now)[1]
+            effects += core.get([KEY], now)[1]
+            effects += core.put(Put(key=KEY, value=b"v", subkey=b"", ttl_s=9.0), now)[1]
         effects += core.tick(now)
         queries += [each.query for _, each in sent(effects, FindNodes)]
         queries += [each.query for _, each in sent(effects, StoreRecords)]

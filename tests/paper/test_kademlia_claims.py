@@ -30,7 +30,7 @@ PEERS = list(NETWORK)
 def lookup(start: PeerId, key: bytes, *, told_count: int = 20) -> tuple[Lookup, int]:
     """Run one lookup in lock-step waves; return it and how many waves it took."""
     search = Lookup(key, start, DhtConfig())
-    search.add(NETWORK[start].seeds(key, 20, 2.0))
+    search.start(NETWORK[start].seeds(key, 20, 2.0))
     waves = 0
     while not search.is_done:
         asked = search.choose_next()
@@ -38,7 +38,7 @@ def lookup(start: PeerId, key: bytes, *, told_count: int = 20) -> tuple[Lookup, 
         for each in asked:
             assert each.peer is not None
             told = NETWORK[each.peer].nearest(key, told_count, but=start)
-            search.answered(each.peer, has_progress=search.add(told))
+            search.answered(each.peer, has_progress=search.add(told, each.peer))
     return search, waves
 
 

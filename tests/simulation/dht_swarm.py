@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from p2pinfer.dht.core import DhtCore
 from p2pinfer.dht.news import LookupDone
+from p2pinfer.dht.put import Put
 from p2pinfer.ids import Contact
 from p2pinfer.testing import Host, World
 from tests.dht.peers import contact, make_core, nearest_by_force
@@ -28,16 +30,24 @@ class DhtSwarm:
     def alive(self) -> list[Host]:
         return [host for host in self.hosts if host.up]
 
-    def get(self, host: Host, key: bytes) -> LookupDone:
-        return self._wait(host, host.call(lambda core, now: core.get(key, now)).value)
+    def get(self, host: Host, key: bytes, *, quorum: int | None = None) -> LookupDone:
+        return self.get_many(host, [key], quorum=quorum)
+
+    def get_many(self, host: Host, keys: Sequence[bytes], *, quorum: int | None = None) -> LookupDone:
+        return self._wait(host, host.call(lambda core, now: core.get(keys, now, quorum=quorum)).value)
 
     def find_nodes(self, host: Host, key: bytes) -> LookupDone:
         return self._wait(host, host.call(lambda core, now: core.find_nodes(key, now)).value)
 
-    def put(self, host: Host, key: bytes, value: bytes, *, subkey: bytes = b"", ttl_s: float) -> LookupDone:
-        return self._wait(
-            host, host.call(lambda core, now: core.put(key, value, subkey=subkey, ttl_s=ttl_s, now=now)).value
-        )
+    def put(
+        self,
+        host: Host,
+        key: bytes,
+        value: bytes,
+        **options: Any,
+    ) -> LookupDone:
+        wanted = Put(key=key, value=value, **options)
+        return self._wait(host, host.call(lambda core, now: core.put(wanted, now)).value)
 
     def recall(self, host: Host, key: bytes, k: int = 20) -> float:
         """The share of the truly nearest living peers that a lookup finds."""

@@ -12,7 +12,7 @@ from p2pinfer.ids import Contact, PeerId
 from p2pinfer.testing import Link, World
 from p2pinfer.wire.codec import encoded_size
 from p2pinfer.wire.messages.dht import FoundNodes
-from tests.dht.peers import endpoint, record
+from tests.dht.peers import endpoint, public_key, record
 from tests.simulation.dht_swarm import DhtSwarm
 
 KEY = key_of("holders", "model")
@@ -56,6 +56,33 @@ def test_with_a_tenth_of_all_datagrams_lost_nearly_all_is_found() -> None:
     assert swarm.mean_recall(20) >= 0.97
     assert swarm.put(swarm.hosts[5], KEY, b"value", ttl_s=60.0).stored_at >= 18
     assert swarm.get(swarm.hosts[44], KEY).values
+
+
+def test_eighty_keys_are_one_search() -> None:
+    swarm = joined(40, 12)
+    keys = [key_of("layer", b"%d" % layer) for layer in range(80)]
+    for layer in range(0, 80, 8):
+        swarm.put(swarm.hosts[layer // 8], keys[layer], b"%d" % layer, ttl_s=60.0)
+    found = swarm.get_many(swarm.hosts[30], keys)
+    assert {each.value for each in found.values} == {b"%d" % layer for layer in range(0, 80, 8)}
+    alone = swarm.get(swarm.hosts[30], keys[1])
+    assert found.queries < 80 * alone.queries / 4, "a question is about up to sixteen of them"
+
+
+def test_a_get_ends_early_where_holders_cannot_tell_different_things() -> None:
+    swarm = joined(60, 13)
+    owner, reader = swarm.hosts[3], swarm.hosts[40]
+    own = key_of("own", public_key(3) + b"")
+    content = key_of("content", b"value")
+    for key, namespace, queries_max in ((KEY, "value", 30), (own, "own", 10), (content, "content", 8)):
+        swarm.put(owner, key, b"value", ttl_s=60.0, namespace=namespace)
+        found, thorough = swarm.get(reader, key), swarm.get(reader, key, quorum=0)
+        assert [each.value for each in found.values] == [b"value"]
+        assert found.values == thorough.values
+        assert found.queries <= queries_max
+        assert thorough.queries >= 18
+        assert (found.queries >= 18) is (namespace == "value"), "each may lack some owner's record"
+    assert swarm.get(reader, KEY, quorum=2).queries < 10, "unless the reader wants no more"
 
 
 def test_every_holder_of_a_model_is_found_from_everywhere() -> None:

@@ -148,9 +148,9 @@ def test_holders_are_found_in_the_dht() -> None:
     assert swarm.settle()
     swarm.world.run_for(30.0)
     key = key_of("model", DIGEST)
-    swarm.me.call(lambda core, now: core.dht.get(key, now))
+    swarm.me.call(lambda core, now: core.dht.get([key], now))
     swarm.world.run_for(5.0)
-    done = [item for item in swarm.me.delivered if isinstance(item, LookupDone) and item.key == key]
+    done = [item for item in swarm.me.delivered if isinstance(item, LookupDone) and item.keys == (key,)]
     values = sorted(record.value for record in done[-1].values)
     assert len(values) == 6
     assert values[0].endswith(b" 0:4")

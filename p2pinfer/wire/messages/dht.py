@@ -135,6 +135,8 @@ class FoundNodes(Message):
     """For the asker's next questions and its StoreRecords, from the same address, for some minutes."""
     seen: Endpoint
     """Where the question came from: behind a NAT the asker learns its own address by it."""
+    records_count: Annotated[int, Between(0, 1 << 20)] = 0
+    """Records held under the keys, told here or not: whether there are more than the pages have."""
     again: bool = False
     """There is more, but not for an unproved address: ask again with this token."""
     contacts: Annotated[tuple[Contact, ...], Count(CONTACTS_COUNT_MAX)] = ()

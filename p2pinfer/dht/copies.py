@@ -1,0 +1,68 @@
+"""The copies of what a put stores: who was sent which, who keeps it, and what stood in the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from p2pinfer.dht.records import Place, place_of
+from p2pinfer.ids import PeerId
+from p2pinfer.wire.messages.dht import DhtRecord, Stored
+
+__all__ = ["Copies"]
+
+
+@dataclass(slots=True)
+class Copies:
+    """Copies of some records."""
+
+    records: tuple[DhtRecord, ...]
+    expected: int = -1
+    """The sequence that the record replaces, where it must; -1 for no such condition."""
+    conflict: DhtRecord | None = None
+    """The newest record that stood in the way at a holder."""
+    _given: set[tuple[PeerId, bytes]] = field(default_factory=set)
+    _under_way: dict[int, tuple[DhtRecord, ...]] = field(default_factory=dict)
+    _kept: Counter[tuple[bytes, Place]] = field(default_factory=Counter)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether some holder has not answered yet."""
+        return bool(self._under_way)
+
+    @property
+    def count(self) -> int:
+        """Holders of the record that has the fewest."""
+        return min((self._kept[each.key, place_of(each)] for each in self.records), default=0)
+
+    def give(self, peer: PeerId, key: bytes) -> list[DhtRecord]:
+        """The records of a key that a peer was not given yet; they count as given now."""
+        if (peer, key) in self._given:
+            return []
+        self._given.add((peer, key))
+        return [record for record in self.records if record.key == key]
+
+    def sent(self, query_id: int, records: Sequence[DhtRecord]) -> None:
+        """Some are on their way, in the StoreRecords of that number."""
+        self._under_way[query_id] = tuple(records)
+
+    def lost(self, query_id: int) -> None:
+        """Nothing was heard of them."""
+        self._under_way.pop(query_id, None)
+
+    def answered(self, query_id: int, message: Stored) -> None:
+        """A holder says what it keeps, and what stood in the way."""
+        records = self._under_way.pop(query_id, ())
+        for record, code in zip(records, message.codes, strict=False):
+            if code == "stored":
+                self.kept(record)
+        places = {(each.key, place_of(each)) for each in records}
+        for record in message.held:
+            is_newer = self.conflict is None or record.sequence > self.conflict.sequence
+            if is_newer and (record.key, place_of(record)) in places:
+                self.conflict = record
+
+    def kept(self, record: DhtRecord) -> None:
+        """Somebody keeps a copy."""
+        self._kept[record.key, place_of(record)] += 1
