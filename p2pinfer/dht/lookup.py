@@ -93,11 +93,6 @@ class Lookup:
             nodes = heapq.nsmallest(self._config.k, found.values(), key=lambda node: node.long_id ^ place)
         return tuple(node.contact for node in nodes if self._asked.get(node.id) is _Asked.ANSWERED)
 
-    @property
-    def in_flight(self) -> int:
-        """Questions that are neither answered nor overdue."""
-        return sum(path.in_flight for path in self._paths)
-
     def start(self, seeds: Sequence[Contact]) -> None:
         """Take contacts of our own, nearest first; the paths share them out."""
         for index, path in enumerate(self._paths):
@@ -112,8 +107,8 @@ class Lookup:
         path = self._asked_by.get(teller) if teller is not None else None
         return path is not None and self._add(path, contacts)
 
-    def choose_next(self) -> list[Contact]:
-        """Return whom to ask now; they count as asked."""
+    def choose_next(self, count_max: int = 1 << 30) -> list[Contact]:
+        """Return whom to ask now, at most so many; they count as asked."""
         chosen: list[Contact] = []
         if self._is_closed:
             return chosen
@@ -121,7 +116,11 @@ class Lookup:
         for path in self._paths:
             has_stalled = path.answers_without_progress >= config.alpha
             window = config.k if has_stalled else max(1, config.alpha // paths_count)
-            room = min(window - path.in_flight, config.query.lookup_queries_max - self.queries)
+            room = min(
+                window - path.in_flight,
+                config.query.lookup_queries_max - self.queries,
+                count_max - len(chosen),
+            )
             if room <= 0:
                 continue
             for node in path.candidates.nearest:

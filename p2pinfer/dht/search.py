@@ -27,6 +27,9 @@ __all__ = ["Question", "Search", "is_in_region", "region_bits", "region_points"]
 _REGION_POINTS_BITS = 2
 """A region is walked from 2 to this power points, each in a part of its own."""
 
+_IN_FLIGHT_COUNT_MAX = 64
+"""Questions of one search in flight: a burst of more would not fit the buffer of a socket."""
+
 Question = tuple[Contact, tuple[bytes, ...]]
 """Whom to ask about which keys."""
 
@@ -41,6 +44,7 @@ class Search:
         self.lookups = {key: Lookup(key, own, config) for key in keys}
         self.queries = 0
         """Questions asked, repetitions not counted."""
+        self._in_flight: set[tuple[bytes, bytes]] = set()
 
     @property
     def is_done(self) -> bool:
@@ -49,11 +53,14 @@ class Search:
 
     def choose_next(self) -> list[Question]:
         """Return whom to ask now about what."""
-        questions = [
-            (contact, self._keys_for(contact, key))
-            for key, lookup in self.lookups.items()
-            for contact in lookup.choose_next()
-        ]
+        questions: list[Question] = []
+        for key, lookup in self.lookups.items():
+            room = _IN_FLIGHT_COUNT_MAX - len(self._in_flight)
+            if room <= 0:
+                break
+            for contact in lookup.choose_next(room):
+                questions.append((contact, self._keys_for(contact, key)))
+                self._in_flight.add((contact.peer or b"", key))
         self.queries += len(questions)
         return questions
 
@@ -67,18 +74,21 @@ class Search:
 
     def answered(self, keys: Sequence[bytes], peer: PeerId, *, has_progress: bool) -> None:
         """A peer's answer about these keys is complete."""
+        self._in_flight.discard((peer, keys[0]))
         for key in keys:
             if key in self.lookups:
                 self.lookups[key].answered(peer, has_progress=has_progress)
 
     def slow(self, keys: Sequence[bytes], peer: PeerId) -> None:
         """A peer takes longer than usual."""
+        self._in_flight.discard((peer, keys[0]))
         for key in keys:
             if key in self.lookups:
                 self.lookups[key].slow(peer)
 
-    def failed(self, peer: PeerId) -> None:
-        """A peer did not answer: no lookup waits for it, nor will ask it."""
+    def failed(self, keys: Sequence[bytes], peer: PeerId) -> None:
+        """A peer did not answer about these keys: no lookup waits for it, nor will ask it."""
+        self._in_flight.discard((peer, keys[0]))
         for lookup in self.lookups.values():
             lookup.failed(peer)
 

@@ -162,7 +162,7 @@ class Searches:
         if peer is not None and silence is Silence.SLOW:
             running.search.slow(query.keys, peer)
         elif peer is not None:
-            running.search.failed(peer)
+            running.search.failed(query.keys, peer)
         return self._advance(running, now)
 
     def on_stored(self, query: Query, message: Stored, now: float) -> list[Effect]:

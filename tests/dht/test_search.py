@@ -66,13 +66,29 @@ def test_every_key_of_a_large_network_is_found_with_fewer_questions_than_one_by_
         assert found[:10] == nearest_by_force(key, everyone, 10)
 
 
+def test_a_search_for_many_keys_asks_not_too_many_at_once() -> None:
+    search = Search(KEYS, OWN, DhtConfig())
+    for index, lookup in enumerate(search.lookups.values()):
+        lookup.start([contact(index * 20 + other) for other in range(1, 21)])
+    first = search.choose_next()
+    assert len(first) == 64
+    assert search.choose_next() == []
+    (asked, keys), (slow, slow_keys) = first[:2]
+    assert asked.peer is not None
+    assert slow.peer is not None
+    search.answered(keys, asked.peer, has_progress=True)
+    search.slow(slow_keys, slow.peer)
+    search.failed(slow_keys, slow.peer)
+    assert len(search.choose_next()) == 2, "each makes room once"
+
+
 def test_a_failed_peer_is_given_up_for_every_key() -> None:
     search = Search(KEYS[:3], OWN, DhtConfig())
     for lookup in search.lookups.values():
         lookup.start([contact(1)])
     ((each, keys),) = search.choose_next()
     assert (each, set(keys)) == (contact(1), set(KEYS[:3]))
-    search.failed(peer_id(1))
+    search.failed(keys, peer_id(1))
     assert search.is_done
 
 
