@@ -10,10 +10,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from p2pinfer.dht.namespaces import Namespaces
 from p2pinfer.errors import ConfigError
 from p2pinfer.wire.messages.dht import CONTACTS_COUNT_MAX, PAGES_COUNT_MAX
 
 __all__ = ["AnswerConfig", "DhtConfig", "QueryConfig", "RecordConfig", "TableConfig"]
+
+
+RECORD_SIZE_BYTES_MAX = 772
+"""The largest record with its frame, as it travels; see `records.record_size_bytes`."""
 
 
 def _require(holds: bool, rule: str) -> None:
@@ -137,11 +142,38 @@ class RecordConfig:
     sweep_interval_s: float = 10.0
     """Expired records leave memory within this time, seconds; they are not served in between either."""
     records_count_max: int = 8192
-    """Records kept in all, about 12 MB."""
+    """Records kept in all."""
+    bytes_max: int = 4 << 20
+    """Bytes of all records kept, as they travel; in Python's memory they take about three times as much."""
     per_key_count_max: int = 512
     """Records kept under one key: the holders of one model that this peer remembers."""
     per_owner_count_max: int = 128
     """Records kept for one owner."""
+    per_group_count_max: int = 1024
+    """Records kept that came from one /24 (IPv4) or /48 (IPv6): an eighth of all. Room for what a neighbour
+    hands over, which is the k-th part of its records and some. Ours; the groups are those of [discv5]."""
+    private_exempt: bool = True
+    """Loopback and private addresses form no group: see `addresses.py` for why."""
+    cached_s_max: float = 3600.0
+    """A copy kept on a lookup's path lives no longer than this, seconds: by then its owner has stored the
+    record again, and it may have changed. [K] section 2.3 halves a lifetime with every peer between."""
+    cached_s_min: float = 1.0
+    """A copy on the path that would live shorter is not kept, seconds."""
+    forks_count_max: int = 128
+    """Places whose two contradicting records are kept as evidence."""
+    forks_per_owner_count_max: int = 4
+    """... of one owner: more would prove nothing more."""
+    handover_bytes_per_s: float = 32_768.0
+    """Bytes of records handed to new neighbours each second, in the long run: an eighth of an upload of
+    2 Mbit/s. A full store's share for one neighbour, 400 records, is through in some ten seconds. Ours."""
+    handover_burst_bytes: int = 65_536
+    """... and at once."""
+    handover_delay_s: float = 1.0
+    """Neighbours that come or go within this time are looked at together, seconds. Ours."""
+    handover_waiting_count_max: int = 4096
+    """Records times neighbours that wait for the budget; beyond it the owner's next store must do."""
+    handover_told_count_max: int = 16_384
+    """Records times neighbours that are remembered as handed over, for `republish_interval_s` each."""
 
     def __post_init__(self) -> None:
         _require(self.ttl_s_max > 0, "ttl_s_max is above 0")
@@ -149,11 +181,25 @@ class RecordConfig:
         _require(self.republish_interval_s > 0, "republish_interval_s is above 0")
         _require(0 < self.republish_share < 1, "republish_share lies between 0 and 1")
         _require(self.sweep_interval_s > 0, "sweep_interval_s is above 0")
-        counts = (self.per_key_count_max, self.per_owner_count_max)
+        counts = (self.per_key_count_max, self.per_owner_count_max, self.per_group_count_max)
         _require(
             min(counts) >= 1 and max(counts) <= self.records_count_max,
-            "per_key_count_max and per_owner_count_max are 1 to records_count_max",
+            "per_key_count_max, per_owner_count_max and per_group_count_max are 1 to records_count_max",
         )
+        _require(self.bytes_max >= RECORD_SIZE_BYTES_MAX, f"bytes_max is at least {RECORD_SIZE_BYTES_MAX}")
+        _require(0 < self.cached_s_min <= self.cached_s_max, "0 < cached_s_min <= cached_s_max")
+        _require(
+            0 <= self.forks_per_owner_count_max <= self.forks_count_max,
+            "0 <= forks_per_owner_count_max <= forks_count_max",
+        )
+        _require(self.handover_bytes_per_s > 0, "handover_bytes_per_s is above 0")
+        _require(
+            self.handover_burst_bytes >= RECORD_SIZE_BYTES_MAX,
+            f"handover_burst_bytes is at least {RECORD_SIZE_BYTES_MAX}: one record",
+        )
+        _require(self.handover_delay_s >= 0, "handover_delay_s is 0 or more")
+        handover_counts = (self.handover_waiting_count_max, self.handover_told_count_max)
+        _require(min(handover_counts) >= 1, "handover counts are at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +248,8 @@ class DhtConfig:
     table: TableConfig = field(default_factory=TableConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
     answer: AnswerConfig = field(default_factory=AnswerConfig)
+    namespaces: Namespaces = field(default_factory=Namespaces)
+    """Which records may stand under which keys: the built-in namespaces, and those of the application."""
 
     def __post_init__(self) -> None:
         _require(1 <= self.k <= CONTACTS_COUNT_MAX, f"k is 1 to {CONTACTS_COUNT_MAX}, not {self.k}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from p2pinfer.dht.records import Place, place_of
+from p2pinfer.dht.store import Placed
 from p2pinfer.ids import PeerId
 from p2pinfer.wire.messages.dht import DhtRecord, Stored
 
@@ -59,9 +60,19 @@ class Copies:
                 self.kept(record)
         places = {(each.key, place_of(each)) for each in records}
         for record in message.held:
-            is_newer = self.conflict is None or record.sequence > self.conflict.sequence
-            if is_newer and (record.key, place_of(record)) in places:
-                self.conflict = record
+            if (record.key, place_of(record)) in places:
+                self._note_conflict(record)
+
+    def placed(self, record: DhtRecord, placed: Placed) -> None:
+        """This peer itself keeps it, or has what stood in the way."""
+        if placed.code == "stored":
+            self.kept(record)
+        elif placed.held is not None:
+            self._note_conflict(placed.held)
+
+    def _note_conflict(self, record: DhtRecord) -> None:
+        if self.conflict is None or record.sequence > self.conflict.sequence:
+            self.conflict = record
 
     def kept(self, record: DhtRecord) -> None:
         """Somebody keeps a copy."""

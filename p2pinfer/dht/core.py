@@ -25,6 +25,7 @@ from p2pinfer.dht.asking import Asker, Silence
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.copies import Copies
 from p2pinfer.dht.keyspace import check_key
+from p2pinfer.dht.neighbours import Neighbours
 from p2pinfer.dht.news import LookupId
 from p2pinfer.dht.publisher import Publisher
 from p2pinfer.dht.put import Put
@@ -65,9 +66,10 @@ class DhtCore:
         self.contact = Contact(self._own, endpoint)
         self._config = config
         self._table = RoutingTable(self._own, config)
-        self._store = RecordStore(config.record)
-        self._answers = Answers(self._table, self._store, config, rng, now)
-        self._publisher = Publisher(public_key, sign, config.record, rng)
+        self._store = RecordStore(self._own, config)
+        neighbours = Neighbours(self._own, 6 * config.k)  # what the table has in a bucket, at most
+        self._answers = Answers(self._table, self._store, neighbours, config, rng, now)
+        self._publisher = Publisher(public_key, sign, config, rng)
         self._upkeep = Upkeep(self._own, self._table, config.table, rng)
         self._asker = Asker(self._own, self._table, config, rng)
         self._searches = Searches(self._own, self._asker, self._store, config, rng, self._upkeep.finished)
@@ -102,12 +104,12 @@ class DhtCore:
             LocalProtocolError: Key, value, sub-key or lifetime is out of bounds, or there are too many puts.
             Overloaded: Too many lookups are running.
         """
-        key, subkey = wanted.key, wanted.subkey
+        key = wanted.key
         check_key(key)
-        check_put(wanted.value, subkey, wanted.ttl_s, self._config.record)
+        check_put(wanted.value, wanted.subkey, wanted.ttl_s, self._config.record)
         self._searches.check_room()
-        self._publisher.put(key, subkey, wanted.value, wanted.ttl_s, wanted.namespace)
-        record = self._publisher.make_record(key, subkey, now)
+        self._publisher.put(wanted)
+        record = self._publisher.make_record(key, wanted.subkey, now)
         copies = Copies((record,), -1 if wanted.expected is None else wanted.expected)
         return self._searches.start(Purpose.PUT, [key], now, copies=copies)
 
@@ -184,11 +186,11 @@ class DhtCore:
             effects += self._searches.on_silence(silent, now)
         effects += self._searches.tick(now)
         effects += self._do_upkeep(now)
-        for key, subkey in self._publisher.due(now):
-            if not self._searches.has_room:
-                break
-            record = self._publisher.make_record(key, subkey, now)
-            effects += self._searches.start(Purpose.REPUBLISH, [key], now, copies=Copies((record,)))[1]
+        count_max = self._config.query.keys_count_max if self._searches.has_room else 0
+        records = self._publisher.due(now, count_max)
+        if records:
+            keys = [record.key for record in records]
+            effects += self._searches.start(Purpose.REPUBLISH, keys, now, copies=Copies(tuple(records)))[1]
         if now >= self._sweep_at:
             self._store.sweep(now)
             self._sweep_at = now + self._config.record.sweep_interval_s

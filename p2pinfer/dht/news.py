@@ -35,7 +35,10 @@ class LookupDone:
 
 @dataclass(frozen=True, slots=True)
 class ForkFound:
-    """An owner signed two values under one sequence: both, as proof that anybody can check."""
+    """An owner signed two values under one sequence: both, as proof that anybody can check.
+
+    Everybody prefers `first`, which has the smaller digest, until a higher sequence ends it.
+    """
 
     first: DhtRecord
     second: DhtRecord

@@ -301,8 +301,7 @@ class Searches:
         for key in running.keys:
             if self._keeps_itself(running, key):
                 for record in copies.give(self._own, key):
-                    if self._store.put(record, now) == "stored":
-                        copies.kept(record)
+                    copies.placed(record, self._store.put(record, None, now, expected=copies.expected))
             for contact in self._holders_of(running, key):
                 if contact.peer is not None:
                     wanted.setdefault(contact, []).extend(copies.give(contact.peer, key))

@@ -126,7 +126,7 @@ def test_a_value_put_again_replaces_the_old_one_everywhere() -> None:
     old = owner.core._store.get(KEY, 0.0) or swarm.get(swarm.hosts[9], KEY).values
     swarm.put(owner, KEY, b"new", ttl_s=60.0)
     for host in swarm.alive:
-        assert host.core._store.put(old[0], host.now) in ("old", "stored")
+        assert host.core._store.put(old[0], None, host.now).code in ("old", "stored")
     assert [found.value for found in swarm.get(swarm.hosts[17], KEY).values] == [b"new"]
 
 
