@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from p2pinfer.dht.config import RECORD_SIZE_BYTES_MAX, DhtConfig, RecordConfig
 from p2pinfer.dht.neighbours import Neighbours
@@ -40,6 +42,22 @@ _YOUNG_S = 60.0
 """So long after something was planned for a newcomer it does not count as a holder yet, seconds."""
 _LOST_COUNT_MAX = 64
 """Lost peers looked at together; of more, somebody who moved up is left to the owner."""
+_KEYS_AT_ONCE_COUNT = 64
+"""Keys looked at in one call: a tenth of a millisecond each."""
+_PAUSE_S = 0.05
+"""Between two such calls, seconds."""
+
+
+@dataclass(slots=True)
+class _Change:
+    """What changed in the neighbourhood, to be looked at together."""
+
+    newcomers: dict[PeerId, float] = field(default_factory=dict)
+    """When each came."""
+    lost: dict[PeerId, float] = field(default_factory=dict)
+    """When each was heard last."""
+    keys: deque[bytes] = field(default_factory=deque)
+    """For which this peer speaks, and which are still to be looked at."""
 
 
 class Handover:
@@ -64,8 +82,8 @@ class Handover:
         self._budget = _Budget(config.record, now)
         self._came_at: dict[PeerId, float] = {}
         self._heard_at: dict[PeerId, float] = {}
-        self._newcomers: dict[PeerId, None] = {}
-        self._lost: dict[PeerId, float] = {}
+        self._next = _Change()
+        self._now = _Change()
         self._look_at: float | None = None
         self._young: dict[PeerId, float] = {}
         self._told: OrderedDict[tuple[PeerId, bytes], float] = OrderedDict()
@@ -84,12 +102,16 @@ class Handover:
         is_new = self._neighbours.add(contact)
         if self._is_near(peer):
             self._heard_at[peer] = now
-        if peer in self._lost:
-            del self._lost[peer]  # it was away for a moment
+        if peer in self._next.lost:
+            del self._next.lost[peer]  # it was away for a moment
         elif is_new and self._is_close(peer):
-            self._came_at[peer] = now
-            self._newcomers[peer] = None
+            self._came_at[peer] = self._next.newcomers[peer] = now
             self._plan_look(now)
+
+    def keep_only(self, is_contact: Callable[[PeerId], bool], now: float) -> None:
+        """Let go of peers that are no contacts any more, as if each were `gone`: now and then, to be sure."""
+        for peer in [peer for peer in self._neighbours if not is_contact(peer)]:
+            self.gone(peer, now)
 
     def gone(self, peer: PeerId, now: float) -> None:
         """A contact is dead, or does not answer any more; unknown ones are ignored."""
@@ -97,12 +119,13 @@ class Handover:
             return
         heard_at = self._heard_at.pop(peer, now)
         self._came_at.pop(peer, None)
-        self._newcomers.pop(peer, None)
+        self._now.newcomers.pop(peer, None)
+        is_unknown = self._next.newcomers.pop(peer, None) is not None  # nobody was counted out for it yet
         self._young.pop(peer, None)
         for key, _ in self._waiting.pop(peer, ()):
             self._told.pop((peer, key), None)
-        if self._is_close(peer) and len(self._lost) < _LOST_COUNT_MAX:
-            self._lost[peer] = heard_at
+        if not is_unknown and self._is_close(peer) and len(self._next.lost) < _LOST_COUNT_MAX:
+            self._next.lost[peer] = heard_at
             self._plan_look(now)
 
     def due(self, now: float) -> list[tuple[Contact, list[DhtRecord]]]:
@@ -141,7 +164,7 @@ class Handover:
         """
         if self._is_near(peer):
             return True
-        unready = {peer, *self._newcomers, *self._young}
+        unready = {peer, *self._next.newcomers, *self._now.newcomers, *self._young}
         return not self._neighbours.has_others(self._neighbours.prefix(peer), unready)
 
     def _is_near(self, peer: PeerId) -> bool:
@@ -153,20 +176,29 @@ class Handover:
 
     def _look(self, now: float) -> None:
         """Find out what the newcomers and the losses since the last time mean for the keys here."""
-        self._look_at = None
+        if not self._now.keys:
+            self._begin(now)
+        for _ in range(min(_KEYS_AT_ONCE_COUNT, len(self._now.keys))):
+            self._plan(self._now.keys.popleft(), now)
+        if self._now.keys:
+            self._look_at = now + _PAUSE_S
+            return
+        self._now = _Change()
+        is_over = not self._next.newcomers and not self._next.lost
+        self._look_at = None if is_over else now + self._config.handover_delay_s
+
+    def _begin(self, now: float) -> None:
+        """Take what changed, forget what is too old to matter, and choose the keys to look at."""
+        self._now, self._next = self._next, _Change()
+        newcomers = self._now.newcomers
         oldest = now - self._config.republish_interval_s
-        recent = {peer: at for peer, at in self._came_at.items() if at >= oldest or peer in self._newcomers}
-        self._came_at = recent
+        self._came_at = {peer: at for peer, at in self._came_at.items() if at >= oldest or peer in newcomers}
         self._young = {peer: at for peer, at in self._young.items() if at > now - _YOUNG_S}
         while self._told and next(iter(self._told.values())) < oldest:
             self._told.popitem(last=False)
-        unready = {*self._newcomers, *self._young}
-        others_bits = self._neighbours.bits_taken(but=unready)
-        for key in self._store.keys:
-            if not self._neighbours.distance(key) & others_bits:  # nobody else can speak for it
-                self._plan(key, now)
-        self._newcomers.clear()
-        self._lost.clear()
+        others_bits = self._neighbours.bits_taken(but={*newcomers, *self._young})
+        distance = self._neighbours.distance
+        self._now.keys.extend(key for key in self._store.keys if not distance(key) & others_bits)
 
     def _plan(self, key: bytes, now: float) -> None:
         """Plan what to hand over of one key."""
@@ -192,13 +224,13 @@ class Handover:
         count = self._k - (self._neighbours.nearer_count(key) < self._k)  # this peer is one of the k nearest
         near = [each.peer for each in self._neighbours.nearest(key, count) if each.peer is not None]
         # What came here after a newcomer did, whoever brought it will have brought to that one as well.
-        targets = {peer: self._came_at[peer] for peer in near if peer in self._newcomers}
-        from_key = [_distance(peer, key) for peer in self._lost]
-        if len(near) == count and near:
+        newcomers, lost = self._now.newcomers, self._now.lost
+        targets = {peer: newcomers[peer] for peer in near if peer in newcomers}
+        if lost and near and len(near) == count:
             farthest = _distance(near[-1], key)
-            moved_up = sum(lost < farthest for lost in from_key)
-            targets.update((peer, math.inf) for peer in near[len(near) - moved_up :])
-        spoke = [at for peer, at in self._lost.items() if _distance(peer, key) < distance(key)]
+            moved_up = sum(_distance(peer, key) < farthest for peer in lost)
+            targets.update((peer, math.inf) for peer in near[max(0, count - moved_up) :])
+        spoke = [at for peer, at in lost.items() if _distance(peer, key) < distance(key)]
         if spoke:
             # Whoever spoke for the key owed it to those that came since it was heard last, or just before.
             since = min(spoke) - _YOUNG_S

@@ -9,7 +9,7 @@ Source: Kademlia, section 2.1 (the XOR metric); the rest follows from it and is 
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 from p2pinfer.dht.keyspace import KEY_SIZE_BITS
 from p2pinfer.ids import Contact, PeerId
@@ -30,6 +30,10 @@ class Neighbours:
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
+
+    def __iter__(self) -> Iterator[PeerId]:
+        for bucket in self._buckets.values():
+            yield from bucket
 
     def __getitem__(self, peer: PeerId) -> Contact | None:
         bucket = self._buckets.get(self.prefix(peer))

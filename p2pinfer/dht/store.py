@@ -63,6 +63,7 @@ class RecordStore:
         self._evidence = Evidence(config.record)
         self._floors = Floors()
         self._now = 0.0
+        self._sweep_at = 0.0
 
     def __len__(self) -> int:
         return self._quotas.count
@@ -108,6 +109,8 @@ class RecordStore:
             expected: The sequence that must be held, 0 for none at all, -1 for no condition.
             nearer_count: How many known contacts are nearer to the key than this peer.
         """
+        if self.deadline is None:
+            self._sweep_at = now + self._config.sweep_interval_s
         now = self._time(now)
         placed = self._put(record, sender, now, expected, nearer_count)
         self.counters[placed.code] += 1
@@ -134,8 +137,21 @@ class RecordStore:
         under_key = self._quotas.by_key.get(key, {}).values()
         return [kept for kept in under_key if kept.until_ms > now_ms and not kept.is_cached]
 
+    @property
+    def deadline(self) -> float | None:
+        """When `maybe_sweep` wants to be called next; None while nothing is kept."""
+        return self._sweep_at if len(self) or len(self._evidence) else None
+
+    def maybe_sweep(self, now: float) -> bool:
+        """Sweep if that is due; say whether it was."""
+        if self.deadline is None or now < self._sweep_at:
+            return False
+        self.sweep(now)
+        return True
+
     def sweep(self, now: float) -> int:
         """Let go of what has expired; return how many records that were."""
+        self._sweep_at = now + self._config.sweep_interval_s
         now = self._time(now)
         removed = self._sweep_records(now)
         self._evidence.sweep(now * 1000)

@@ -256,10 +256,10 @@ def test_what_waits_and_what_is_remembered_is_bounded_and_the_gone_are_forgotten
     assert len(here.neighbours._buckets) <= 256
     for index in range(40, 400):
         here.plan.gone(peer_id(index), 211.0)
-    assert len(here.plan._lost) <= 64
+    assert len(here.plan._next.lost) <= 64
     here.run(300.0)
-    assert not here.plan._newcomers
-    assert not here.plan._lost
+    assert not here.plan._next.newcomers
+    assert not here.plan._next.lost
     assert len(here.plan._told) <= 5
 
 
@@ -277,6 +277,25 @@ def test_an_address_that_changed_is_the_one_that_is_used() -> None:
     here.plan.came(moved, 150.0)
     here.plan.gone(peer_id(ORDER[1]), 200.0)
     assert [to for to, _ in here.run(300.0)] == [moved]
+
+
+def test_many_keys_are_looked_at_a_few_at_a_time_and_none_is_left_out() -> None:
+    here = settled(ORDER[0], ORDER[1:8])
+    keys = [(int.from_bytes(here.own) ^ index).to_bytes(32) for index in range(1, 301)]
+    for index, key in enumerate(keys):
+        here.put(record(1000 + index, key=key, expires_s=90_000.0), 100.0)
+    here.plan.gone(peer_id(by_distance(here.own, range(1, 40))[1]), 200.0)
+    received: Counter[bytes] = Counter()
+    calls = 0
+    while (deadline := here.plan.deadline) is not None:
+        handed = [each.key for _, records in here.plan.due(deadline) for each in records]
+        assert len(handed) <= 64
+        received.update(handed)
+        calls += bool(handed)
+        if calls == 2:
+            here.plan.came(contact(50), deadline)  # something else happens meanwhile
+    assert {key: received[key] for key in keys} == dict.fromkeys(keys, 1)
+    assert calls >= 5
 
 
 def test_a_process_that_stood_still_goes_on() -> None:
