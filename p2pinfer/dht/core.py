@@ -24,6 +24,7 @@ from p2pinfer.dht.answers import Answers
 from p2pinfer.dht.asking import Asker, Silence
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.copies import Copies
+from p2pinfer.dht.handover import Handover
 from p2pinfer.dht.keyspace import check_key
 from p2pinfer.dht.neighbours import Neighbours
 from p2pinfer.dht.news import LookupId
@@ -71,9 +72,9 @@ class DhtCore:
         self._answers = Answers(self._table, self._store, neighbours, config, rng, now)
         self._publisher = Publisher(public_key, sign, config, rng)
         self._upkeep = Upkeep(self._own, self._table, config.table, rng)
-        self._asker = Asker(self._own, self._table, config, rng)
+        self._handover = Handover(self._store, neighbours, config, now)
+        self._asker = Asker(self._own, self._table, self._handover, config, rng)
         self._searches = Searches(self._own, self._asker, self._store, config, rng, self._upkeep.finished)
-        self._sweep_at = now + config.record.sweep_interval_s
         self._counters: Counter[str] = Counter()
 
     # Commands
@@ -93,7 +94,7 @@ class DhtCore:
         """Drop a peer that is dead; searches that wait for it go on without it."""
         self._table.forget(peer)
         effects: list[Effect] = []
-        for query in self._asker.give_up_on(peer):
+        for query in self._asker.give_up_on(peer, now):
             effects += self._searches.on_silence((query, Silence.FAILED), now)
         return effects
 
@@ -191,19 +192,16 @@ class DhtCore:
         if records:
             keys = [record.key for record in records]
             effects += self._searches.start(Purpose.REPUBLISH, keys, now, copies=Copies(tuple(records)))[1]
-        if now >= self._sweep_at:
-            self._store.sweep(now)
-            self._sweep_at = now + self._config.record.sweep_interval_s
-        return effects
+        if self._store.maybe_sweep(now):
+            self._handover.keep_only(self._table.__contains__, now)
+        return effects + self._asker.hand_over(now)
 
     @property
     def deadline(self) -> float | None:
         """When `tick` wants to be called next."""
-        times = [self._asker.deadline, self._upkeep.deadline, self._searches.deadline]
+        times = [each.deadline for each in (self._asker, self._upkeep, self._searches, self._store)]
         if self._searches.has_room:
             times.append(self._publisher.deadline)
-        if len(self._store):
-            times.append(self._sweep_at)
         return min((at for at in times if at is not None), default=None)
 
     def statistics(self) -> Mapping[str, Any]:
@@ -217,11 +215,16 @@ class DhtCore:
             "network_size": self._searches.size.estimate,
             "own_puts": len(self._publisher),
             "queries_open": self._asker.open_count,
+            "handovers_waiting": self._handover.waiting_count,
             "records": len(self._store),
+            "records_bytes": self._store.size_bytes,
+            "records_cached": self._store.cached_count,
+            "forks_kept": len(self._store.forks),
             "round_trip_s": self._asker.round_trip_s,
         }
         records = {f"records_{code}": count for code, count in self._store.counters.items()}
-        counters = (self._counters, self._asker.counters, self._searches.counters, self._answers.counters)
+        parts = (self._asker, self._searches, self._answers, self._handover)
+        counters = (self._counters, *(part.counters for part in parts))
         return {**gauges, **{name: count for each in counters for name, count in each.items()}, **records}
 
     # Inside
