@@ -144,4 +144,4 @@ class Answers:
 def fork_effects(fork: Fork) -> list[Effect]:
     """Report a contradiction: to the application, with the evidence, and as misbehaviour of its owner."""
     found = ForkFound(fork.first, fork.second)
-    return [Notify(found), Misbehaved(fork.owner, "signed two records of one sequence")]
+    return [Notify(found), Misbehaved(fork.owner, "signed two values under one sequence")]

@@ -111,7 +111,7 @@ class DhtCore:
         self._searches.check_room()
         self._publisher.put(wanted)
         record = self._publisher.make_record(key, wanted.subkey, now)
-        copies = Copies((record,), -1 if wanted.expected is None else wanted.expected)
+        copies = Copies((record,), -1 if wanted.expected is None else wanted.expected, self._on_copies)
         return self._searches.start(Purpose.PUT, [key], now, copies=copies)
 
     def unput(self, key: bytes, subkey: bytes, now: float) -> list[Effect]:
@@ -191,7 +191,8 @@ class DhtCore:
         records = self._publisher.due(now, count_max)
         if records:
             keys = [record.key for record in records]
-            effects += self._searches.start(Purpose.REPUBLISH, keys, now, copies=Copies(tuple(records)))[1]
+            copies = Copies(tuple(records), on_end=self._on_copies)
+            effects += self._searches.start(Purpose.REPUBLISH, keys, now, copies=copies)[1]
         if self._store.maybe_sweep(now):
             self._handover.keep_only(self._table.__contains__, now)
         return effects + self._asker.hand_over(now)
@@ -228,6 +229,14 @@ class DhtCore:
         return {**gauges, **{name: count for each in counters for name, count in each.items()}, **records}
 
     # Inside
+
+    def _on_copies(self, copies: Copies, now: float) -> None:
+        """Keep a compare-and-swap alive if it has won, and say again what a later record of ours hides."""
+        if copies.expected >= 0:
+            settle = self._publisher.confirm if copies.has_won else self._publisher.refused
+            settle(copies.records[0])
+        elif copies.conflict is not None:
+            self._publisher.outrun(copies.conflict, now)
 
     def _on_found_nodes(self, sender: Contact, message: FoundNodes, now: float) -> list[Effect]:
         page, effects = self._asker.on_found_nodes(sender, message, now)

@@ -4,7 +4,8 @@ Rules:
 
 1. A record names its namespace, and its key is `key_of(namespace, name)`. Holders and readers apply the
    namespace's check alike: a holder that does not is harmless, because readers refuse what it tells.
-2. Where the key follows from the record itself, nobody else can have a record there: such a record is bound.
+2. Where the key follows from the record itself, it is bound, and no record that is not belongs there: the key
+   is a hash of the namespace and what the record says, so it can be that of no other namespace or name.
 3. An unknown namespace is treated as `value` is, so that an application can use one before all peers know it.
 
 Source: validators by namespace as in go-libp2p's `record`; `own` and `content` are BEP-44's mutable and
@@ -38,8 +39,8 @@ class Namespace:
     """1 to 16 bytes, without NUL."""
     check: Callable[[DhtRecord], str]
     is_bound: bool = False
-    """Whether `check` makes the key follow from the record: then nobody else can write under that key, and
-    such records are kept before others of the key."""
+    """Whether `check` makes the key follow from the record: then nothing else belongs under that key, and
+    neither holders nor readers let anything stand beside such a record."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.name.encode()) <= NAMESPACE_SIZE_BYTES_MAX or "\0" in self.name:

@@ -5,8 +5,7 @@ Rules:
 1. There is a quota for each owner, for each address group that records came from, for each key, and for all,
    in records and in bytes. Where one is full, the record that is worth least goes, the new one included.
 2. Worth: a copy kept on the path is worth less than a record that this peer answers for; then one far from
-   this peer's id less than a near one, as others answer for it rather; under one key, what anybody could put
-   there less than what only its owner could; then what expires first.
+   this peer's id less than a near one, as others answer for it rather; then what expires first.
 3. Under one key, whichever address group takes most gives way first, so that no group can fill a key alone.
 
 So a flood from one owner or from one address block stays within its quota, and one with far keys pushes out
@@ -28,8 +27,8 @@ from p2pinfer.wire.messages.dht import DhtRecord
 
 __all__ = ["Kept", "Quotas", "Worth"]
 
-Worth = tuple[bool, int, bool, int, Place]
-"""(this peer answers for it, minus its distance, nobody else can write there, its end, its place)."""
+Worth = tuple[bool, int, int, Place]
+"""(this peer answers for it, minus its distance, its end, its place)."""
 
 N = TypeVar("N")
 S = TypeVar("S")

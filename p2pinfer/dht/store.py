@@ -9,6 +9,8 @@ Rules:
    as long for each peer more between it and the key (Kademlia, section 2.3; rust-libp2p's `record_received`),
    never past its owner's expiry, and goes first.
 
+4. Where a record stands whose key follows from itself (`own`, `content`), none stands that does not.
+
 Sub-keys with an expiry of their own follow hivemind's `dht/storage.py`, compare-and-swap is BEP-44's.
 """
 
@@ -181,6 +183,8 @@ class RecordStore:
         if self._namespaces.check(record):
             return Placed("invalid")
         self._sweep_records(now)
+        if not self._may_stand(record):
+            return Placed("invalid")
         known = self._quotas.at(record.key, place_of(record))
         held = known.record if known is not None else None
         standing = Standing.NEWER if held is None else compare(record, held)
@@ -202,6 +206,23 @@ class RecordStore:
         if fork is not None:
             return Placed("fork", held, news)
         return Placed("stored" if is_kept else "full")
+
+    def _may_stand(self, record: DhtRecord) -> bool:
+        """Let nothing stand beside a record that the key belongs to: it was put there to be in the way.
+
+        A bound record shows what its key is the hash of, so no other can belong there, whatever it says.
+        """
+        first = next(iter(self._quotas.by_key.get(record.key, {}).values()), None)
+        if first is None:
+            return True
+        is_bound = self._namespaces.is_bound(record)
+        if self._namespaces.is_bound(first.record) == is_bound:
+            return True
+        if is_bound:
+            for kept in list(self._quotas.by_key[record.key].values()):
+                self._quotas.remove(kept)
+                self.counters["unseated"] += 1
+        return is_bound
 
     def _keep(self, newcomer: Kept, replaced: Kept | None) -> bool:
         """Keep it, if it is worth what must go for that."""
@@ -239,7 +260,7 @@ class RecordStore:
     ) -> Kept:
         """The record with what it is worth to this peer."""
         nearness = -distance(self._own, record.key)
-        worth = (not is_cached, nearness, self._namespaces.is_bound(record), until_ms, place_of(record))
+        worth = (not is_cached, nearness, until_ms, place_of(record))
         return Kept(record, group, is_cached, since, until_ms, worth)
 
     def _group(self, sender: Contact | None) -> str | None:

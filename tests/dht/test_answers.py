@@ -230,7 +230,7 @@ def test_a_fork_is_reported_once_with_both_records_and_its_owner_misbehaved() ->
     assert isinstance(effects[1], Notify)
     assert isinstance(effects[1].news, ForkFound)
     assert {effects[1].news.first, effects[1].news.second} == {one, other}
-    assert effects[2] == Misbehaved(peer_id(1), "signed two records of one sequence")
+    assert effects[2] == Misbehaved(peer_id(1), "signed two values under one sequence")
     assert len(stored(served, other)) == 1, "no news"
     assert set(ask(served, question(ask(served, question())[0].token))[0].records) == {one, other}
 

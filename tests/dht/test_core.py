@@ -344,3 +344,18 @@ def test_garbage_from_anybody_never_raises() -> None:
     for step in range(60):
         core.tick(5.0 + step)
     assert core.statistics()["lookups_running"] <= 1
+
+
+def test_alone_a_swap_is_checked_against_what_is_kept_here_and_kept_alive_when_it_has_won() -> None:
+    core = make_core(0)
+    (end,) = done(core.put(Put(key=KEY, value=b"one", ttl_s=60.0, expected=7), 1.0)[1])
+    assert (end.stored_at, end.conflict) == (0, None)
+    assert core.statistics()["own_puts"] == 0
+    (end,) = done(core.put(Put(key=KEY, value=b"one", ttl_s=60.0, expected=0), 2.0)[1])
+    assert (end.stored_at, core.statistics()["own_puts"]) == (1, 1)
+    (kept,) = core._store.get(KEY, 2.0)
+    (end,) = done(core.put(Put(key=KEY, value=b"two", ttl_s=60.0, expected=5), 3.0)[1])
+    assert (end.stored_at, end.conflict) == (0, kept)
+    (end,) = done(core.put(Put(key=KEY, value=b"two", ttl_s=60.0, expected=kept.sequence), 4.0)[1])
+    assert end.stored_at == 1
+    assert [each.value for each in core._store.get(KEY, 50.0)] == [b"two"]

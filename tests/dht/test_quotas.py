@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from p2pinfer.dht.config import DhtConfig, RecordConfig
-from p2pinfer.dht.keyspace import distance
+from p2pinfer.dht.keyspace import distance, key_of
 from p2pinfer.dht.namespaces import own_key
 from p2pinfer.dht.records import record_size_bytes
 from p2pinfer.dht.store import RecordStore
@@ -173,15 +173,24 @@ def test_no_address_block_fills_a_key_alone() -> None:
     assert len(kept) == 32
 
 
-def test_under_its_own_key_a_bound_record_stays_before_what_anybody_could_write_there() -> None:
-    kept = store(per_key_count_max=8)
+def test_nothing_stands_beside_a_record_that_the_key_belongs_to() -> None:
+    """The key is the hash of what such a record says, so it is the key of nothing else."""
     key = own_key(public_key(1))
     bound = in_namespace("own", record(1, key=key, expires_s=60.0))
+    junk = [record(10 + index, key=key, expires_s=9e4) for index in range(5)]
+    kept = store(per_key_count_max=8)
+    assert [kept.put(each, SENDER, 0.0).code for each in junk] == ["stored"] * 5
     assert kept.put(bound, SENDER, 0.0).code == "stored"
-    for index in range(50):
-        kept.put(record(10 + index, key=key, expires_s=9e4), SENDER, 0.0)
-    assert bound in list(kept)
-    assert len(kept) == 8
+    assert list(kept) == [bound]
+    assert kept.counters["unseated"] == 5
+    assert [kept.put(each, SENDER, 0.0).code for each in junk] == ["invalid"] * 5
+    content = key_of("content", b"bytes")
+    copies = [in_namespace("content", record(owner, key=content, value=b"bytes")) for owner in (1, 2)]
+    assert [kept.put(each, SENDER, 0.0).code for each in copies] == ["stored"] * 2
+    other = in_namespace("swarm", record(3, key=content, value=b"10.0.0.1:1"))
+    assert kept.put(other, SENDER, 0.0).code == "invalid"
+    kept.sweep(60.0)
+    assert kept.put(junk[0], SENDER, 60.0).code == "stored", "what is gone protects nothing"
 
 
 def test_who_passes_a_record_on_does_not_take_it_over_from_its_owners_address() -> None:

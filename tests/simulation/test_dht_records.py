@@ -9,7 +9,7 @@ from p2pinfer.effects import Effect
 from p2pinfer.ids import Contact
 from p2pinfer.testing import Host, World
 from p2pinfer.wire.messages.dht import DhtRecord
-from tests.dht.peers import record
+from tests.dht.peers import make_core, record
 from tests.simulation.dht_swarm import DhtSwarm
 
 KEY = key_of("value", "record")
@@ -92,3 +92,27 @@ def test_a_fork_is_preferred_alike_by_all_holders_whichever_half_saw_which_recor
 def _place(each: DhtRecord, core: DhtCore, now: float) -> list[Effect]:
     core._store.put(each, core.contact, now)
     return []
+
+
+def test_of_two_devices_with_one_key_that_swap_the_same_record_one_learns_that_it_lost() -> None:
+    """BEP-44, "CAS": the second swap finds another sequence than it expects, and does not say it again."""
+    swarm = joined(30, 4)
+    first, second = swarm.hosts[4], swarm._add(4000)
+    second.core = make_core(4, seed=9, now=swarm.world.now)  # the same key at another address
+    swarm.hosts.append(second)
+    swarm._join(second, Contact(None, swarm.hosts[9].contact.endpoint))
+    swarm.world.run_for(3.0)
+    done = swarm.put(first, KEY, b"one", ttl_s=60.0, expected=0)
+    assert done.stored_at >= 19
+    assert done.conflict is None
+    (one,) = swarm.get(swarm.hosts[20], KEY).values
+    done = swarm.put(second, KEY, b"two", ttl_s=60.0, expected=one.sequence)
+    assert done.stored_at >= 19
+    done = swarm.put(first, KEY, b"three", ttl_s=60.0, expected=one.sequence)
+    assert done.stored_at == 0
+    assert done.conflict is not None
+    assert done.conflict.value == b"two"
+    swarm.world.run_for(90.0)
+    assert [each.value for each in swarm.get(swarm.hosts[20], KEY).values] == [b"two"]
+    assert first.core.statistics()["own_puts"] == 0
+    assert second.core.statistics()["own_puts"] == 1
