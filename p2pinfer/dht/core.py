@@ -10,7 +10,8 @@ Rules:
 3. Whatever a peer answers, a search ends: by its own rule, by its number of questions, or by its time.
 
 Departs from the paper: lookups run without rounds; a get does not stop at the first holder, because many
-owners share a key. The answering half is in `answers.py`, the asking half in `asking.py` and `searches.py`.
+owners share a key. The answering half is in `answers.py`, the asking half in `asking.py` and `searches.py`,
+what is kept in `store.py`, what new neighbours are given in `handover.py`.
 """
 
 from __future__ import annotations

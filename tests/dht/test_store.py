@@ -239,10 +239,10 @@ def test_a_copy_on_the_path_becomes_a_record_when_this_peer_is_among_the_nearest
     assert put(kept, each, 1.0, nearer=3) == "stored"
     assert kept.cached_count == 0
     assert [known.record for known in kept.kept_under(KEY, 1.0)] == [each]
-    assert kept.get(KEY, 63.0) == [each]
-    put(kept, record(sequence=2, expires_s=64.0), 1.0, nearer=4)
+    newer = record(sequence=2, expires_s=64.0)
+    put(kept, newer, 1.0, nearer=4)
     assert kept.cached_count == 0, "what this peer answered for before it goes on answering for"
-    assert len(kept) == 1
+    assert kept.get(KEY, 63.0) == [newer]
 
 
 def test_a_popular_copy_on_the_path_is_kept_by_being_stored_again() -> None:
