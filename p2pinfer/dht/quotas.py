@@ -15,8 +15,9 @@ nothing that is nearer.
 from __future__ import annotations
 
 import heapq
+import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -32,6 +33,8 @@ Worth = tuple[bool, int, int, Place]
 
 N = TypeVar("N")
 S = TypeVar("S")
+
+_worth_of = operator.attrgetter("worth")
 
 _STALE_LINES_COUNT = 64
 """Lines of records that are gone which a heap may have, besides as many as there are records."""
@@ -184,10 +187,6 @@ class Quotas:
         return here is not None and here.serial == kept.serial
 
 
-def _worth_of(kept: Kept) -> Worth:
-    return kept.worth
-
-
 def _take(index: dict[N, dict[S, Kept]], name: N, item: S) -> None:
     shelf = index[name]
     del shelf[item]
@@ -195,8 +194,8 @@ def _take(index: dict[N, dict[S, Kept]], name: N, item: S) -> None:
         del index[name]
 
 
-def _without(shelf: Iterable[Kept], free: dict[int, Kept]) -> list[Kept]:
-    return [kept for kept in shelf if kept.serial not in free]
+def _without(shelf: Collection[Kept], free: dict[int, Kept]) -> Collection[Kept]:
+    return shelf if not free else [kept for kept in shelf if kept.serial not in free]
 
 
 def _give_way(least: Kept, newcomer: Kept, free: dict[int, Kept]) -> bool:
@@ -206,7 +205,7 @@ def _give_way(least: Kept, newcomer: Kept, free: dict[int, Kept]) -> bool:
     return True
 
 
-def _least_of_the_largest_group(rest: list[Kept], newcomer: Kept) -> tuple[Kept, bool]:
+def _least_of_the_largest_group(rest: Collection[Kept], newcomer: Kept) -> tuple[Kept, bool]:
     """Who gives way under a full key, and whether the newcomer has to be worth more than it."""
     counts = Counter(kept.group for kept in rest if kept.group is not None)
     if newcomer.group is not None:

@@ -5,9 +5,9 @@ Rules:
 1. What is kept is the newest of each place, as `records.py` says, within the quotas of `quotas.py`. A put
    that comes twice, because its answer was lost, is answered as the first one was.
 2. This peer's time only goes forward here: were its clock set back, nothing that has expired lives again.
-3. A record that k known contacts are nearer to than this peer is a copy on the path of lookups. It lives half
-   as long for each peer more between it and the key (Kademlia, section 2.3; rust-libp2p's `record_received`),
-   never past its owner's expiry, and goes first.
+3. A record that k known contacts are nearer to than this peer, brought by another than its owner, is a copy
+   on the path of lookups. It lives half as long for each peer more between it and the key (Kademlia, section
+   2.3; rust-libp2p's `record_received`), never past its owner's expiry, and goes first.
 
 4. Where a record stands whose key follows from itself (`own`, `content`), none stands that does not.
 
@@ -242,10 +242,13 @@ class RecordStore:
         self, record: DhtRecord, sender: Contact | None, now: float, nearer_count: int, known: Kept | None
     ) -> Kept:
         """What the record would be here."""
-        group, since, is_cached = self._group(sender), now, nearer_count >= self._k
+        group, since = self._group(sender), now
+        is_from_owner = sender is None or sender.peer == record.owner
+        # An owner stores beyond the k nearest on purpose: where its key is surrounded by liars.
+        is_cached = nearer_count >= self._k and not is_from_owner
         if known is not None:
             # Who passes a record on does not take it over from its owner's address.
-            group = group if sender is None or sender.peer == record.owner else known.group
+            group = group if is_from_owner else known.group
             is_cached = is_cached and known.is_cached
             since = known.since if known.record.sequence == record.sequence else now
         until_ms = record.expires_ms

@@ -245,6 +245,15 @@ def test_a_copy_on_the_path_becomes_a_record_when_this_peer_is_among_the_nearest
     assert kept.get(KEY, 63.0) == [newer]
 
 
+def test_what_its_owner_brings_is_kept_in_full_wherever_that_is() -> None:
+    """Around a key that is surrounded by ground ids the owner stores in the whole region."""
+    kept = store(k=4)
+    each = record(1, expires_s=64.0)
+    assert kept.put(each, contact(1), 0.0, nearer_count=50).code == "stored"
+    assert kept.cached_count == 0
+    assert kept.get(KEY, 63.0) == [each]
+
+
 def test_a_popular_copy_on_the_path_is_kept_by_being_stored_again() -> None:
     kept = store(k=4)
     each = record(expires_s=64.0)
