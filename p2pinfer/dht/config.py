@@ -149,9 +149,9 @@ class RecordConfig:
     """Records kept under one key: the holders of one model that this peer remembers."""
     per_owner_count_max: int = 128
     """Records kept for one owner."""
-    per_group_count_max: int = 1024
-    """Records kept that came from one /24 (IPv4) or /48 (IPv6): an eighth of all. Room for what a neighbour
-    hands over, which is the k-th part of its records and some. Ours; the groups are those of [discv5]."""
+    per_group_share: float = 0.125
+    """The share of all records that may come from one /24 (IPv4) or /48 (IPv6): an eighth has room for what a
+    neighbour hands over, the k-th part of its records and some. Ours; the groups are those of [discv5]."""
     private_exempt: bool = True
     """Loopback and private addresses form no group: see `addresses.py` for why."""
     cached_s_max: float = 3600.0
@@ -181,11 +181,12 @@ class RecordConfig:
         _require(self.republish_interval_s > 0, "republish_interval_s is above 0")
         _require(0 < self.republish_share < 1, "republish_share lies between 0 and 1")
         _require(self.sweep_interval_s > 0, "sweep_interval_s is above 0")
-        counts = (self.per_key_count_max, self.per_owner_count_max, self.per_group_count_max)
+        counts = (self.per_key_count_max, self.per_owner_count_max)
         _require(
             min(counts) >= 1 and max(counts) <= self.records_count_max,
-            "per_key_count_max, per_owner_count_max and per_group_count_max are 1 to records_count_max",
+            "per_key_count_max and per_owner_count_max are 1 to records_count_max",
         )
+        _require(0 < self.per_group_share <= 1, "per_group_share lies in (0, 1]")
         _require(self.bytes_max >= RECORD_SIZE_BYTES_MAX, f"bytes_max is at least {RECORD_SIZE_BYTES_MAX}")
         _require(0 < self.cached_s_min <= self.cached_s_max, "0 < cached_s_min <= cached_s_max")
         _require(
@@ -200,6 +201,11 @@ class RecordConfig:
         _require(self.handover_delay_s >= 0, "handover_delay_s is 0 or more")
         handover_counts = (self.handover_waiting_count_max, self.handover_told_count_max)
         _require(min(handover_counts) >= 1, "handover counts are at least 1")
+
+    @property
+    def per_group_count_max(self) -> int:
+        """Records kept that came from one address group."""
+        return max(1, round(self.records_count_max * self.per_group_share))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

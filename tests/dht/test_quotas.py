@@ -28,7 +28,9 @@ def store(k: int = 20, **changed: int) -> RecordStore:
     """A store with some quotas; those that are not named are no narrower than the one for all."""
     if "records_count_max" in changed:
         changed = {**dict.fromkeys(QUOTAS, changed["records_count_max"]), **changed}
-    limits = dataclasses.replace(RecordConfig(), **changed)  # type: ignore[arg-type]
+    count_max = changed.get("records_count_max", RecordConfig().records_count_max)
+    share = changed.pop("per_group_count_max", count_max / 8) / count_max
+    limits = dataclasses.replace(RecordConfig(per_group_share=share), **changed)  # type: ignore[arg-type]
     return RecordStore(OWN, DhtConfig(k=k, alpha=min(k, 3), record=limits))
 
 
@@ -228,7 +230,7 @@ class StoreMachine(RuleBasedStateMachine):
             records_count_max=7,
             per_owner_count_max=3,
             per_key_count_max=4,
-            per_group_count_max=3,
+            per_group_share=3 / 7,
             forks_count_max=4,
             forks_per_owner_count_max=2,
             bytes_max=bytes_max,
