@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from p2pinfer.dht.config import DhtConfig, TableConfig
 from p2pinfer.dht.contacts import Bucket
 from p2pinfer.dht.keyspace import bucket_range, prefix_length
-from p2pinfer.dht.table import RoutingTable
+from p2pinfer.dht.table import CHECK_S_MAX, RoutingTable
 from p2pinfer.ids import Contact, Endpoint, PeerId
+from p2pinfer.puzzle import zero_bits
 from tests.dht.peers import contact, endpoint, nearest_by_force, peer_id
 
 OWN = peer_id(0)
@@ -138,22 +139,28 @@ def test_one_lost_answer_costs_nobody_a_place_and_repeated_ones_do() -> None:
 
 def test_a_cut_cable_does_not_empty_the_table_at_once() -> None:
     table = table_with(5)
-    for attempt in range(7):
+    now = 0.0
+    for _ in range(7):
         for index in range(1, 6):
-            table.fail(peer_id(index), float(attempt))
+            table.fail(peer_id(index), now)
+        assert table.check_at is not None
+        assert len(table.seeds(OWN, 20, now)) == 5, "better a doubtful way than none"
+        now = table.check_at
     assert table.good_count == 0
-    assert len(table.seeds(OWN, 20, 7.0)) == 5, "better a doubtful way than none"
+    assert now > 600.0
     for index in range(1, 6):
-        table.fail(peer_id(index), 8.0)
+        table.fail(peer_id(index), now)
     assert len(table) == 0
 
 
 def test_back_off_doubles_up_to_its_limit() -> None:
     table = table_with(1)
-    waits = []
+    now, waits = 0.0, []
     for _ in range(7):
-        table.fail(peer_id(1), 0.0)
-        waits.append(table.check_at)
+        table.fail(peer_id(1), now)
+        assert table.check_at is not None
+        waits.append(table.check_at - now)
+        now = table.check_at
     assert waits == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0]
 
 
@@ -237,3 +244,247 @@ def test_refresh_keys_reach_out_to_the_nearest_neighbour() -> None:
     assert prefixes == list(range(deepest + 1))
     table.touch(table.choose_refresh_keys(5.0, rng, 10.0)[0], 10.0)
     assert len(table.choose_refresh_keys(5.0, rng, 10.0)) == deepest
+
+
+class TableModel:
+    """The dumb twin of a table: who is good, by what was done to it, compared contact by contact."""
+
+    def __init__(self, k: int) -> None:
+        self.table = RoutingTable(OWN, DhtConfig(k=k, alpha=1))
+        self.good: dict[PeerId, Contact] = {}
+
+    def check(self, key: bytes, count: int, now: float) -> None:
+        present = {peer: each for peer, each in self.good.items() if peer in self.table}
+        expected = nearest_by_force(key, present, count)
+        assert [each.peer for each in self.table.nearest(key, count)] == expected
+        assert self.table.nearest(key, count) == [present[PeerId(peer)] for peer in expected]
+        assert self.table.good_count == len(present)
+        known = [each for each in self.table._known.values() if each.retry_at <= now]
+        known = known or list(self.table._known.values())
+        seeds = nearest_by_force(key, (each.peer for each in known), count)
+        assert [each.peer for each in self.table.seeds(key, count, now)] == seeds
+
+
+@st.composite
+def corner_ids(draw: st.DrawFn) -> PeerId:
+    """Ids of few buckets, at their borders more often than not, and at both ends of the key space."""
+    prefix = draw(st.sampled_from([0, 0, 1, 2, 17, 255]))
+    low, high = bucket_range(OWN, prefix)
+    number = draw(st.sampled_from([low, high, draw(st.integers(low, high)), 0, (1 << 256) - 1]))
+    return PeerId(number.to_bytes(32, "big"))
+
+
+@settings(deadline=None, derandomize=True, max_examples=120)
+@given(
+    st.lists(st.tuples(st.sampled_from("occccffxmt"), corner_ids(), st.integers(0, 3)), max_size=80),
+    st.one_of(corner_ids(), st.just(OWN), keys),
+    st.sampled_from([1, 2, 3, 20]),
+    st.sampled_from([1, 2, 5, 200]),
+)
+def test_nearest_and_seeds_are_exact_whatever_happened(
+    steps: list[tuple[str, PeerId, int]], target: bytes, k: int, count: int
+) -> None:
+    """Kademlia, section 2.2: every answer has the k nearest that the table knows."""
+    model, now = TableModel(k), 0.0
+    for what, peer, step in steps:
+        now += step
+        place = Contact(peer, Endpoint("10.0.0.1", 1 + int.from_bytes(peer[-2:], "big") % 60_000))
+        if what == "m":
+            place = Contact(peer, Endpoint("10.0.0.2", 1))
+        if what == "t":
+            now += 5.0
+        elif what == "o":
+            model.table.offer(place, now)
+            if peer in model.good and model.table.nearest(peer, 1, but=None)[:1] != [model.good[peer]]:
+                del model.good[peer]  # it had failed, and is a candidate again
+        elif what in "cm":
+            model.table.confirm(place, 0.01, now)
+            model.good[peer] = place
+        elif what == "f":
+            was_resting = peer in model.table and model.table._known[peer].retry_at > now
+            model.table.fail(peer, now)
+            if not was_resting:
+                model.good.pop(peer, None)
+        else:
+            model.table.forget(peer)
+            model.good.pop(peer, None)
+        model.good = {each: at for each, at in model.good.items() if each in model.table}
+        model.check(target, count, now)
+
+
+def test_questions_that_fail_together_are_one_failure() -> None:
+    table = table_with(3)
+    for _ in range(20):  # twenty lookups had asked the same dead peer
+        table.fail(peer_id(1), 7.0)
+    assert peer_id(1) in table
+    known = table[peer_id(1)]
+    assert known is not None
+    assert known.failures == 1
+    table.fail(peer_id(1), 12.0)
+    assert known.failures == 2, "after its back-off a failure counts again"
+
+
+def test_a_contact_that_is_being_checked_is_not_checked_again_meanwhile() -> None:
+    table = RoutingTable(OWN, DhtConfig())
+    table.offer(contact(1), 1.0)
+    table.offer(contact(2), 1.0)
+    assert {table.next_to_check(1.0), table.next_to_check(1.1)} == {contact(1), contact(2)}
+    assert table.next_to_check(1.2) is None, "both answers are on their way"
+    assert table.check_at == 1.0 + CHECK_S_MAX
+    table.fail(peer_id(1), 8.0)
+    assert table.check_at == 13.0
+    table.confirm(contact(2), 0.01, 8.0)
+    assert table.next_to_check(12.9) is None
+    assert table.next_to_check(13.0) == contact(1)
+
+
+def test_who_was_never_asked_goes_before_who_was_silent_for_longest() -> None:
+    table = RoutingTable(OWN, DhtConfig())
+    for index in (1, 2, 3):
+        table.confirm(contact(index), 0.01, float(index))
+    table.offer(contact(4), 5.0)
+    order = [table.next_to_check(2000.0) for _ in range(5)]
+    assert order == [contact(4), contact(1), contact(2), contact(3), None]
+
+
+def test_plans_do_not_pile_up() -> None:
+    table = table_with(20)
+    now = 0.0
+    for _ in range(2000):
+        now += 10_000.0
+        for index in range(1, 4):
+            table.fail(peer_id(index), now)
+            table.confirm(contact(index), 0.01, now)
+            table.next_to_check(now)
+    assert len(table._checks) <= 4 * 28 + 1
+
+
+def test_who_waits_and_is_silent_is_told_to_nobody_after_a_while() -> None:
+    table = RoutingTable(OWN, DhtConfig(k=2, alpha=1))
+    *placed, waiting = in_bucket(0, 3)
+    table.confirm(waiting, 0.01, 1.0)
+    for each in placed:
+        table.confirm(each, 0.01, 1.0)
+    late = [each for each in (*placed, waiting) if each.peer not in table._buckets[0].nodes]
+    assert len(late) == 1
+    assert late[0] in table.nearest(OWN, 20)
+    checked = [table.next_to_check(901.0), table.next_to_check(901.0)]
+    for each in checked:
+        assert each is not None
+        table.confirm(each, 0.01, 901.0)
+    assert table.next_to_check(901.0) is None
+    assert late[0] not in table.nearest(OWN, 20)
+    table.confirm(late[0], 0.01, 902.0)
+    assert late[0] in table.nearest(OWN, 20)
+
+
+def test_a_place_goes_to_who_answered_last_before_who_never_did() -> None:
+    """Kademlia, section 4.1: the most recently seen entry of the replacement cache, if it is alive."""
+    table = RoutingTable(OWN, DhtConfig(k=1, alpha=1))
+    first, good, stranger = in_bucket(0, 3)
+    table.confirm(first, 0.01, 1.0)
+    table.confirm(good, 0.01, 2.0)
+    assert not table.offer(stranger, 3.0)
+    assert first.peer is not None
+    table.forget(first.peer)
+    assert list(table._buckets[0].nodes) == [good.peer]
+
+
+def test_a_flood_of_strangers_pushes_no_good_contact_out_of_the_replacement_cache() -> None:
+    table = RoutingTable(OWN, DhtConfig(k=2, alpha=1))
+    crowd = in_bucket(0, 400)
+    good, strangers = crowd[:12], crowd[12:]
+    for each in good:
+        table.confirm(each, 0.01, 1.0)
+    assert (len(table), table.waiting_count) == (2, 10)
+    for each in strangers:
+        assert not table.offer(each, 2.0)
+    assert (len(table), table.waiting_count) == (2, 10)
+    assert {each.peer for each in table.nearest(OWN, 100)} == {each.peer for each in good}
+
+
+def test_a_stranger_fills_the_cache_only_up_to_its_size_and_gives_way_to_the_good() -> None:
+    table = RoutingTable(OWN, DhtConfig(k=2, alpha=1))
+    crowd = in_bucket(0, 300)
+    for each in crowd[:200]:
+        table.offer(each, 1.0)
+    assert (len(table), table.waiting_count) == (2, 10)
+    for each in crowd[200:212]:
+        table.confirm(each, 0.01, 2.0)
+    assert (len(table), table.waiting_count, table.good_count) == (2, 10, 12)
+
+
+def test_a_contact_that_failed_once_keeps_its_place_while_others_answer() -> None:
+    table = RoutingTable(OWN, DhtConfig(k=3, alpha=1))
+    *members, newcomer = in_bucket(0, 4)
+    for each in members:
+        table.confirm(each, 0.01, 1.0)
+    assert members[0].peer is not None
+    table.fail(members[0].peer, 2.0)
+    table.confirm(newcomer, 0.01, 3.0)
+    assert members[0].peer in table._buckets[0].nodes
+    table.fail(members[0].peer, 10.0)
+    assert members[0].peer not in table
+    assert newcomer.peer in table._buckets[0].nodes
+
+
+def test_thousands_of_ids_of_one_group_take_ten_places_and_no_good_one() -> None:
+    """discv5: two of one /24 in a bucket and ten in the table."""
+    table = RoutingTable(OWN, DhtConfig())
+    rng = random.Random(5)
+    honest = [Contact(PeerId(rng.randbytes(32)), Endpoint(f"9.{index}.1.1", 7946)) for index in range(60)]
+    for each in honest:
+        table.confirm(each, 0.01, 1.0)
+    before = table.nearest(OWN, 100)
+    for index in range(5000):
+        evil = Contact(PeerId(rng.randbytes(32)), Endpoint(f"8.8.8.{index % 256}", 1 + index))
+        table.offer(evil, 2.0)
+        if index % 3 == 0:
+            table.confirm(evil, 0.01, 2.0)
+    told = table.nearest(OWN, 200)
+    assert [each for each in told if each.endpoint.host.startswith("9.")] == before
+    assert len(told) - len(before) <= 10
+    assert table._groups["8.8.8.0/24"] <= 10
+    for bucket in table._buckets.values():
+        assert bucket.groups["8.8.8.0/24"] <= 2
+
+
+def test_a_moved_contact_stays_where_it_answers_if_its_new_group_is_full() -> None:
+    table = RoutingTable(OWN, DhtConfig())
+    one, two, three = in_bucket(0, 3)
+    table.confirm(Contact(one.peer, Endpoint("8.8.8.1", 1)), 0.01, 1.0)
+    table.confirm(Contact(two.peer, Endpoint("8.8.8.2", 1)), 0.01, 1.0)
+    home = Contact(three.peer, Endpoint("9.9.9.9", 1))
+    table.confirm(home, 0.01, 1.0)
+    table.confirm(Contact(three.peer, Endpoint("8.8.8.3", 1)), 0.01, 2.0)
+    assert home in table.nearest(OWN, 3)
+    assert table._groups == {"8.8.8.0/24": 2, "9.9.9.0/24": 1}
+
+
+def test_an_id_without_the_swarms_work_in_it_never_enters() -> None:
+    """S/Kademlia, section 4.1: the static puzzle is checked before anybody is believed."""
+    table = RoutingTable(OWN, DhtConfig(id_difficulty=4))
+    for index in range(1, 200):
+        table.offer(contact(index), 1.0)
+        table.confirm(contact(index), 0.01, 1.0)
+    assert 0 < len(table) < 40
+    assert all(zero_bits(each.peer) >= 4 for each in table.nearest(OWN, 200) if each.peer)
+
+
+def test_what_is_saved_has_the_nearest_and_some_of_every_bucket() -> None:
+    table = table_with(400)
+    near = table.nearest(OWN, 20)
+    saved = table.choose_to_save(60)
+    assert saved[:20] == near
+    assert len(saved) == len(set(saved)) == 60
+    prefixes = {prefix_length(OWN, each.peer or b"") for each in table.nearest(OWN, 1000)}
+    assert {prefix_length(OWN, each.peer or b"") for each in saved} == prefixes
+    assert len(table.choose_to_save(10_000)) == table.good_count
+    assert table.choose_to_save(5) == near[:5]
+
+
+def test_one_peer_far_too_near_does_not_make_every_refresh_longer_before_it_answers() -> None:
+    table = table_with(30)
+    low, _ = bucket_range(OWN, 200)
+    table.offer(Contact(PeerId(low.to_bytes(32, "big")), endpoint(900)), 1.0)
+    assert len(table.choose_refresh_keys(5.0, random.Random(1), 10.0)) < 20
