@@ -2,12 +2,12 @@
 
 Rules:
 
-1. An id fits difficulty c if SHA-256(prefix + id) begins with c zero bits. The id alone decides, so whoever is
-   told of a contact can check it without having its key.
+1. An id fits difficulty c if SHA-256(prefix + id) begins with c zero bits. The id alone decides, so whoever
+   is told of a contact can check it without having its key.
 2. The swarm sets the difficulty, in its invites; 0 asks for no work.
 
-Whoever wants n ids in a swarm has to make about n * 2^c keys. That does not keep a determined attacker out: it
-sets a price on a crowd of ids, and multiplies the price of ids near one key, which are tried for as well.
+Whoever wants n ids in a swarm has to make about n * 2^c keys. That does not keep a determined attacker out:
+it sets a price on a crowd of ids, and multiplies the price of ids near one key, which are tried for as well.
 Departs from the paper: it hashes the key twice and cuts the id from the first hash; here the id is the first
 hash already (`ids.PeerId`), and the second has a prefix of its own.
 """

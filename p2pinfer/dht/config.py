@@ -105,8 +105,8 @@ class TableConfig:
     private_exempt: bool = True
     """Loopback and private addresses do not count: see `addresses.py` for why."""
     save_interval_s: float = 600.0
-    """The table is written to disk at most once in this time, seconds; the first time after a tenth of it. The
-    period of PyPI kademlia's `save_state_regularly`."""
+    """The table is written to disk at most once in this time, seconds; the first time after a tenth of it.
+    The period of PyPI kademlia's `save_state_regularly`."""
     save_change_share: float = 0.125
     """... and only when this share of what was saved has changed: a quiet swarm writes nothing. Ours."""
 
@@ -242,7 +242,7 @@ class DhtConfig:
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     observed: ObservedConfig = field(default_factory=ObservedConfig)
     id_difficulty: int = 0
-    """The work that a peer id has in it, 0 to 24 zero bits: the swarm's, as in its invites. See `puzzle.py`."""
+    """The work that a peer id has in it, 0 to 24 zero bits: the swarm's, as in its invites (`puzzle.py`)."""
 
     def __post_init__(self) -> None:
         _require(1 <= self.k <= CONTACTS_COUNT_MAX, f"k is 1 to {CONTACTS_COUNT_MAX}, not {self.k}")

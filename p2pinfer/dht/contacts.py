@@ -46,7 +46,7 @@ class TableContact(ContactNode):
 
     Args:
         contact: Who, and where.
-        group: The operator that it counts for, as in `addresses.network_group`; None where it counts for none.
+        group: The operator it counts for, as in `addresses.network_group`; None where it counts for none.
     """
 
     def __init__(self, contact: Contact, group: str | None = None) -> None:

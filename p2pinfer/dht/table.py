@@ -29,7 +29,7 @@ from p2pinfer.puzzle import fits
 __all__ = ["CHECK_S_MAX", "RoutingTable"]
 
 CHECK_S_MAX = 60.0
-"""How long a check may take before the contact is due again, seconds: longer than any question is repeated."""
+"""How long a check may take before the contact is due again, seconds: no question is repeated for longer."""
 _PLANS_PER_CONTACT = 4
 """Plans of checks kept for each contact, outdated ones included, before they are made anew."""
 
@@ -165,8 +165,8 @@ class RoutingTable:
     def next_to_check(self, now: float) -> Contact | None:
         """The contact most in need of a ping: never answered first, then the one silent for longest.
 
-        It is not named again until its answer or failure is known. Those that wait for a place are not pinged:
-        after the same time of silence nobody is told of them any more.
+        It is not named again until its answer or failure is known. Those that wait for a place are not
+        pinged: after the same time of silence nobody is told of them any more.
         """
         while (contact := self._next_planned()) is not None and (contact.queued_at or 0.0) <= now:
             heapq.heappop(self._checks)
