@@ -1,4 +1,4 @@
-"""Limits on the questions that are taken, by source, so that one cannot take this peer's time from the others.
+"""Limits on the questions taken, by source, so that one cannot take this peer's time from the others.
 
 Rules:
 

@@ -84,9 +84,9 @@ class ObservedAddress:
         """What is between us and others, as far as their votes tell.
 
         Returns:
-            `none` (they see the address that we tell), `same port` (all see one other address: a NAT that maps
-            a port once, or a changed address), `changes` (a port for each destination: a symmetric NAT, through
-            which nobody can come in), or `unknown`.
+            `none` (they see the address that we tell), `same port` (all see one other address: a NAT that
+            maps a port once, or a changed address), `changes` (a port for each destination: a symmetric NAT,
+            through which nobody can come in), or `unknown`.
         """
         votes = self._counted()
         winner = self._winner(vote.seen for vote in votes)

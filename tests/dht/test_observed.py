@@ -65,7 +65,7 @@ def test_liars_below_the_majority_change_nothing() -> None:
         votes = [(index, LIE if index < liars else TOLD) for index in range(20)]
         rng.shuffle(votes)
         changes = [observed.vote(voter(index), seen, 1.0) for index, seen in votes]
-        # Those that happen to speak first may be most of all that spoke; what counts is that it is taken back.
+        # Who happens to speak first may be most of all that spoke; it is taken back.
         late = [observed.vote(voter(index), seen, 2.0) for index, seen in votes]
         assert not any(late), liars
         assert observed.nat == ("none" if liars <= 8 else "unknown")
