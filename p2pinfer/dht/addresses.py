@@ -13,6 +13,7 @@ import functools
 import ipaddress
 
 from p2pinfer.ids import Contact, PeerId
+from p2pinfer.puzzle import fits
 
 __all__ = ["Reach", "network_group", "plausible", "reach"]
 
@@ -54,13 +55,14 @@ def network_group(host: str) -> str:
     return str(ipaddress.ip_network((address, bits), strict=False))
 
 
-def plausible(told: Contact, teller_reach: Reach, own: PeerId) -> bool:
+def plausible(told: Contact, teller_reach: Reach, own: PeerId, difficulty: int = 0) -> bool:
     """Whether a contact may be used that a peer told us of, who is itself reached from `teller_reach`.
 
     A private address is believed only from a peer that is itself at a private one: told by a stranger across
-    the world it means nothing here, or points at a printer in our own network.
+    the world it means nothing here, or points at a printer in our own network. An id without the work that
+    the swarm asks for (`difficulty`) is nobody's: S/Kademlia checks its puzzle for every id heard of.
     """
     if told.peer is None or told.peer == own or not 1 <= told.endpoint.port <= 65535:
         return False
     how_far = reach(told.endpoint.host)
-    return how_far is not Reach.NOWHERE and how_far >= teller_reach
+    return how_far is not Reach.NOWHERE and how_far >= teller_reach and fits(told.peer, difficulty)

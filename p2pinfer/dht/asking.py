@@ -254,8 +254,8 @@ class Asker:
         count_max = self._config.answer.contacts_count * min(len(query.keys), KEYS_SHARE_MAX)
         told = message.contacts[: max(0, count_max - query.contacts_count)]
         query.contacts_count += len(told)
-        teller_reach = reach(query.to.endpoint.host)
-        usable = tuple(contact for contact in told if plausible(contact, teller_reach, self._own))
+        teller_reach, difficulty = reach(query.to.endpoint.host), self._config.id_difficulty
+        usable = tuple(contact for contact in told if plausible(contact, teller_reach, self._own, difficulty))
         self.counters["contacts_refused"] += len(message.contacts) - len(usable)
         return usable
 

@@ -102,7 +102,8 @@ class Bucket(KBucket):  # type: ignore[misc]  # the package has no types
     @property
     def is_full(self) -> bool:
         """Whether there is neither a place nor room to wait for one."""
-        return len(self.nodes) >= self.ksize and len(self.replacement_nodes) >= self.max_replacement_nodes
+        is_placed = len(self.nodes) >= self.ksize
+        return bool(is_placed and len(self.replacement_nodes) >= self.max_replacement_nodes)
 
     def everyone(self) -> Iterator[TableContact]:
         """Contacts, least recently heard first, then those that wait for a place."""
