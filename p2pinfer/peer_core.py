@@ -353,7 +353,7 @@ class PeerCore:
 
     def disk_failed(self, key: str, now: float) -> list[Effect]:
         """The disk did not take what a core wanted kept: of those, all can go on without."""
-        return self._carry(self.keyring.disk_failed(key, now), now)
+        return self._carry(self.keyring.disk_failed(key, now) + self.dht.disk_failed(key, now), now)
 
     def computed(self, results: tuple[EngineOutput, ...], now: float) -> list[Effect]:
         """The engine's outputs of the oldest batch."""

@@ -27,8 +27,7 @@ _PREFIX = b"p2pinfer id puzzle"
 _IDS_KEPT_COUNT = 16_384
 
 
-@lru_cache(maxsize=_IDS_KEPT_COUNT)
-def zero_bits(peer: PeerId) -> int:
+def zero_bits(peer: bytes) -> int:
     """The number of zero bits that the puzzle's hash of an id begins with: the highest difficulty it fits."""
     digest = hashlib.sha256(_PREFIX + peer).digest()
     return 8 * len(digest) - int.from_bytes(digest, "big").bit_length()
@@ -36,4 +35,7 @@ def zero_bits(peer: PeerId) -> int:
 
 def fits(peer: PeerId, difficulty: int) -> bool:
     """Whether an id has the work in it that a swarm of this difficulty asks for."""
-    return difficulty <= 0 or zero_bits(peer) >= difficulty
+    return difficulty <= 0 or _zero_bits(peer) >= difficulty
+
+
+_zero_bits = lru_cache(maxsize=_IDS_KEPT_COUNT)(zero_bits)  # the same few ids are asked about all the time

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from p2pinfer.addresses import advertised_endpoint
 from p2pinfer.config import NodeConfig, Profile
 from p2pinfer.dht.config import DhtConfig
+from p2pinfer.dht.remembered import CONTACTS_KEY
 from p2pinfer.identity import Verifier
 from p2pinfer.inference.config import EntryConfig, HopConfig
 from p2pinfer.inference.standing import StandingConfig
@@ -59,7 +60,10 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
     """
     endpoint = advertised_endpoint(config, sockets.endpoint.port)
     verifier = Verifier()
-    core_config = replace(_core_config(config), owner=b"" if home.swarm.is_open else home.swarm.id)
+    core_config = _core_config(config)
+    dht = replace(core_config.dht, id_difficulty=home.swarm.difficulty)
+    core_config = replace(core_config, owner=b"" if home.swarm.is_open else home.swarm.id, dht=dht)
+    kept = disk.load()
     core = PeerCore(
         public_key=home.identity.public_key,
         endpoint=endpoint,
@@ -69,7 +73,9 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
         now=clock.now(),
     )
     envelopes = Envelopes(home.identity, home.swarm, home.membership, verifier)
-    keyring = load_keyring(home, disk.load().get(KEYRING_KEY), verifier)
+    if CONTACTS_KEY in kept:
+        core.dht.restore(kept[CONTACTS_KEY], clock.now())
+    keyring = load_keyring(home, kept.get(KEYRING_KEY), verifier)
     if keyring is not None:
         core.keyring.restore(keyring)
         envelopes.use_keyring(keyring)

@@ -357,7 +357,9 @@ async def open_peer(
     """
     config = config or node_config(settings)
     clock = Clock()
-    home = await trio.to_thread.run_sync(open_home, config.data_dir, config.join, clock.now())
+    home = await trio.to_thread.run_sync(
+        open_home, config.data_dir, config.join, clock.now(), config.id_difficulty, abandon_on_cancel=True
+    )
     with (
         unwrapped(),
         closing(Disk(config.data_dir / "state")) as disk,

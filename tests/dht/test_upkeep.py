@@ -113,11 +113,11 @@ def test_a_table_is_saved_soon_and_then_only_when_it_changed_enough() -> None:
     table, upkeep = planned()
     kept = upkeep.remembered
     assert kept.save_due(5.0) is None
-    assert kept.deadline is None
+    assert not kept.deadline
     for index in range(1, 17):
         table.confirm(contact(index), 0.01, 5.0)
     assert kept.save_due(10.0) is None
-    assert kept.deadline == 10.0 + SAVE_S / 10
+    assert upkeep.deadline == 10.0 + SAVE_S / 10
     first = kept.save_due(10.0 + SAVE_S / 10)
     assert first is not None
     message = decode(first)
@@ -161,8 +161,7 @@ def test_what_is_saved_is_bounded() -> None:
         assert data is not None
         assert len(data) < 40_000
         assert len(kept) <= SAVED_COUNT_MAX
-    again = Remembered(OWN, table, CONFIG)
-    assert len(again.restore(data)) == len(kept)
+        assert len(Remembered(OWN, table, CONFIG).restore(data)) == len(kept)
 
 
 @pytest.mark.parametrize(

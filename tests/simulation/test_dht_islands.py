@@ -28,7 +28,7 @@ class RememberingSwarm(DhtSwarm):
     ) -> None:
         self.world = world
         self.rng = world.rng("swarm")
-        self.entries = entries or {}
+        self.entries = dict(entries or {})
         self.hosts = [self._add(index) for index in range(count)]
         for index in range(count):
             world.at(world.now + 2.0 * index / count, functools.partial(self.join, index))
