@@ -11,10 +11,12 @@ from p2pinfer.config import NodeConfig, Profile
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.remembered import CONTACTS_KEY
 from p2pinfer.identity import Verifier
+from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.inference.config import EntryConfig, HopConfig
 from p2pinfer.inference.standing import StandingConfig
 from p2pinfer.models.store import ModelStore
 from p2pinfer.peer_core import PeerConfig, PeerCore
+from p2pinfer.runtime.client_service import renew_node_file
 from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.datagrams import Datagrams
 from p2pinfer.runtime.discovery.setup import Search, make_search
@@ -22,6 +24,7 @@ from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.driver import Driver
 from p2pinfer.runtime.handshake import Credentials
 from p2pinfer.runtime.home import Home, load_keyring
+from p2pinfer.runtime.own_address import OwnAddress
 from p2pinfer.runtime.planes import Inputs, Planes
 from p2pinfer.runtime.sockets import Sockets
 from p2pinfer.runtime.streams import Streams, StreamsEvents
@@ -46,6 +49,7 @@ class Parts:
     datagrams: Datagrams
     store: ModelStore
     search: Search
+    own_address: OwnAddress
 
 
 def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: Sockets) -> Parts:
@@ -80,12 +84,8 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
         core.keyring.restore(keyring)
         envelopes.use_keyring(keyring)
     events = StreamsEvents()
-    streams = Streams(
-        Credentials(home.identity, home.swarm, home.membership, verifier),
-        endpoint,
-        clock=clock,
-        events=events,
-    )
+    credentials = Credentials(home.identity, home.swarm, home.membership, verifier)
+    streams = Streams(credentials, endpoint, clock=clock, events=events)
     inputs: list[Inputs] = []  # the planes want somebody to tell before the driver is there
     datagrams = Datagrams(
         sockets.datagrams,
@@ -102,7 +102,16 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
     store = ModelStore(config.models_dir)
     hosts = tuple(str(sock.getsockname()[0]) for sock in sockets.datagrams)
     search = make_search(config, home, clock, driver, hosts, core_config.swim.probe_interval_s)
-    return Parts(config, home, clock, core, driver, planes, streams, datagrams, store, search)
+
+    def move(to: Endpoint) -> None:
+        driver.put(lambda core, now: core.set_endpoint(to, now))
+        streams.set_endpoint(to)
+        search.move(Contact(home.identity.peer_id, to))
+        renew_node_file(config.node_path, to, home)
+
+    own_address = OwnAddress(config, endpoint, move)
+    planes.on_address_seen = own_address.seen
+    return Parts(config, home, clock, core, driver, planes, streams, datagrams, store, search, own_address)
 
 
 def _core_config(config: NodeConfig) -> PeerConfig:
