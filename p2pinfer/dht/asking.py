@@ -255,7 +255,11 @@ class Asker:
         told = message.contacts[: max(0, count_max - query.contacts_count)]
         query.contacts_count += len(told)
         teller_reach, difficulty = reach(query.to.endpoint.host), self._config.id_difficulty
-        usable = tuple(contact for contact in told if plausible(contact, teller_reach, self._own, difficulty))
+        usable = tuple(
+            self.table.true_contact(contact)
+            for contact in told
+            if plausible(contact, teller_reach, self._own, difficulty)
+        )
         self.counters["contacts_refused"] += len(message.contacts) - len(usable)
         return usable
 
@@ -281,8 +285,7 @@ class Asker:
         if query.attempts >= self._config.query.attempts_max:
             self._queries.close(query)
             self.counters["queries_failed"] += 1
-            if query.to.peer is not None:
-                self.table.fail(query.to.peer, now)
+            self.table.fail(query.to, now)
             return (query, Silence.FAILED), []
         query.attempts += 1
         self._queries.open(query, now)

@@ -60,6 +60,8 @@ class TableContact(ContactNode):
         """It is left alone until then."""
         self.is_stale = False
         """It waits for a place, and has not answered for so long that others are not told of it any more."""
+        self.moved_to: Contact | None = None
+        """Where it was heard from since, which is asked before it is believed."""
         self.checked_until = 0.0
         """A check is under way and has until then."""
         self.queued_at: float | None = None

@@ -76,13 +76,18 @@ class RoutingTable:
         """Take a candidate: somebody was heard from, and may or may not be reachable there.
 
         Returns:
-            Whether it is a new contact with a place, which should be checked.
+            Whether somebody should be checked for it soon.
         """
         known = None if contact.peer is None else self._known.get(contact.peer)
-        if known is not None and (known.is_good or known.contact == contact):
-            return False  # a good contact keeps the address where it answers
+        if known is not None and known.contact == contact:
+            return False
         if not self._is_admissible(contact):
             return False
+        if known is not None and known.is_good:
+            # A good contact keeps the address where it answers, until it has answered from the other.
+            known.moved_to = contact
+            self._plan(known)
+            return True
         candidate = TableContact(contact, self._group_of(contact))
         if known is None:
             return self._insert(candidate, now)
@@ -106,6 +111,7 @@ class RoutingTable:
             known = fresh
         known.answered_at = now
         known.failures = 0
+        known.moved_to = None
         known.retry_at = known.checked_until = 0.0
         known.is_stale = False
         known.round_trip.add(round_trip_s)
@@ -114,14 +120,17 @@ class RoutingTable:
         self._promote(known, now)
         self._plan(known)
 
-    def fail(self, peer: PeerId, now: float) -> None:
-        """A question to this peer was not answered, however often it was repeated.
+    def fail(self, contact: Contact, now: float) -> None:
+        """A question to this contact was not answered, however often it was repeated.
 
-        While it is left alone nothing counts: questions that were on their way together fail together.
+        While it is left alone nothing counts: questions that were on their way together fail together. Nor
+        does it count elsewhere than where the table has it: else a liar who tells of good contacts at wrong
+        addresses would push them out.
         """
-        known = self._known.get(peer)
-        if known is None or now < known.retry_at:
+        known = None if contact.peer is None else self._known.get(contact.peer)
+        if known is None or now < known.retry_at or known.contact.endpoint != contact.endpoint:
             return
+        peer = known.peer
         limits = self._config.table
         known.failures += 1
         known.retry_at = now + min(limits.backoff_s * 2.0 ** (known.failures - 1), limits.backoff_s_max)
@@ -151,6 +160,11 @@ class RoutingTable:
         contacts = self._good.nearest(key, count + 1 if but is not None else count)
         return [contact for contact in contacts if contact.peer != but][:count] if but else contacts
 
+    def true_contact(self, told: Contact) -> Contact:
+        """Where a peer answers, if that is known here, in place of where somebody says that it is."""
+        known = None if told.peer is None else self._known.get(told.peer)
+        return known.contact if known is not None and known.is_good else told
+
     def seeds(self, key: bytes, count: int, now: float) -> list[Contact]:
         """The contacts nearest to `key` that a lookup of our own starts from: unchecked ones as well.
 
@@ -171,10 +185,12 @@ class RoutingTable:
         while (contact := self._next_planned()) is not None and (contact.queued_at or 0.0) <= now:
             heapq.heappop(self._checks)
             contact.queued_at = None
-            if contact.peer in self._bucket(contact.peer, now).nodes:
+            if contact.moved_to is not None or contact.peer in self._bucket(contact.peer, now).nodes:
+                there = contact.moved_to or contact.contact
+                contact.moved_to = None
                 contact.checked_until = now + CHECK_S_MAX
                 self._plan(contact)
-                return contact.contact
+                return there
             contact.is_stale = True
             self._good.remove(contact.long_id)
         return None
@@ -329,6 +345,8 @@ class RoutingTable:
     # When to look at whom. A contact has one plan that counts; it may be for too early, never for too late.
 
     def _due_at(self, contact: TableContact) -> float | None:
+        if contact.moved_to is not None:
+            return contact.checked_until
         if contact.failures:
             due_at = contact.retry_at
         elif contact.answered_at is not None:

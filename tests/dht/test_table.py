@@ -121,7 +121,7 @@ def test_one_lost_answer_costs_nobody_a_place_and_repeated_ones_do() -> None:
         table.confirm(each, 0.01, 1.0)
     loser = members[0]
     assert loser.peer is not None
-    table.fail(loser.peer, 2.0)
+    table.fail(loser, 2.0)
     assert loser.peer in table
     assert loser not in table.nearest(OWN, 20), "a doubtful contact is told to nobody"
     assert loser not in table.seeds(OWN, 20, 2.0), "it is left alone for a while"
@@ -129,7 +129,7 @@ def test_one_lost_answer_costs_nobody_a_place_and_repeated_ones_do() -> None:
     table.confirm(loser, 0.01, 8.0)
     assert loser in table.nearest(OWN, 20)
     for at in (9.0, 20.0):
-        table.fail(loser.peer, at)
+        table.fail(loser, at)
     assert loser.peer not in table
     assert waiting in table.nearest(OWN, 20)
     assert (len(table), table.waiting_count) == (3, 0)
@@ -140,14 +140,14 @@ def test_a_cut_cable_does_not_empty_the_table_at_once() -> None:
     now = 0.0
     for _ in range(7):
         for index in range(1, 6):
-            table.fail(peer_id(index), now)
+            table.fail(contact(index), now)
         assert table.check_at is not None
         assert len(table.seeds(OWN, 20, now)) == 5, "better a doubtful way than none"
         now = table.check_at
     assert table.good_count == 0
     assert now > 600.0
     for index in range(1, 6):
-        table.fail(peer_id(index), now)
+        table.fail(contact(index), now)
     assert len(table) == 0
 
 
@@ -155,7 +155,7 @@ def test_back_off_doubles_up_to_its_limit() -> None:
     table = table_with(1)
     now, waits = 0.0, []
     for _ in range(7):
-        table.fail(peer_id(1), now)
+        table.fail(contact(1), now)
         assert table.check_at is not None
         waits.append(table.check_at - now)
         now = table.check_at
@@ -165,9 +165,9 @@ def test_back_off_doubles_up_to_its_limit() -> None:
 def test_a_good_contact_keeps_its_address_and_a_doubtful_one_may_move() -> None:
     table = table_with(1)
     moved = Contact(peer_id(1), endpoint(77))
-    assert not table.offer(moved, 2.0)
+    table.offer(moved, 2.0)
     assert table.nearest(OWN, 1) == [contact(1)]
-    table.fail(peer_id(1), 3.0)
+    table.fail(contact(1), 3.0)
     assert table.offer(moved, 4.0)
     table.confirm(moved, 0.01, 5.0)
     assert table.nearest(OWN, 1) == [moved]
@@ -184,7 +184,7 @@ def test_the_counts_agree_whatever_happens(steps: list[tuple[str, int]], k: int)
         elif what == "c":
             table.confirm(each, 0.01, float(at))
         elif what == "f":
-            table.fail(peer_id(index), float(at))
+            table.fail(contact(index), float(at))
         else:
             table.forget(peer_id(index))
         present = [i for i in range(1, 41) if peer_id(i) in table]
@@ -211,6 +211,10 @@ class TableModel:
     def __init__(self, k: int) -> None:
         self.table = RoutingTable(OWN, DhtConfig(k=k, alpha=1))
         self.good: dict[PeerId, Contact] = {}
+
+    def where(self, peer: PeerId) -> Contact | None:
+        known = self.table[peer]
+        return None if known is None else known.contact
 
     def check(self, key: bytes, count: int, now: float) -> None:
         present = {peer: each for peer, each in self.good.items() if peer in self.table}
@@ -261,7 +265,7 @@ def test_nearest_and_seeds_are_exact_whatever_happened(
             model.good[peer] = place
         elif what == "f":
             was_resting = peer in model.table and model.table._known[peer].retry_at > now
-            model.table.fail(peer, now)
+            model.table.fail(model.where(peer) or place, now)
             if not was_resting:
                 model.good.pop(peer, None)
         else:

@@ -54,12 +54,12 @@ def test_an_answering_contact_replaces_a_doubtful_one_of_its_group() -> None:
 def test_questions_that_fail_together_are_one_failure() -> None:
     table = table_with(3)
     for _ in range(20):  # twenty lookups had asked the same dead peer
-        table.fail(peer_id(1), 7.0)
+        table.fail(contact(1), 7.0)
     assert peer_id(1) in table
     known = table[peer_id(1)]
     assert known is not None
     assert known.failures == 1
-    table.fail(peer_id(1), 12.0)
+    table.fail(contact(1), 12.0)
     assert known.failures == 2, "after its back-off a failure counts again"
 
 
@@ -70,7 +70,7 @@ def test_a_contact_that_is_being_checked_is_not_checked_again_meanwhile() -> Non
     assert {table.next_to_check(1.0), table.next_to_check(1.1)} == {contact(1), contact(2)}
     assert table.next_to_check(1.2) is None, "both answers are on their way"
     assert table.check_at == 1.0 + CHECK_S_MAX
-    table.fail(peer_id(1), 8.0)
+    table.fail(contact(1), 8.0)
     assert table.check_at == 13.0
     table.confirm(contact(2), 0.01, 8.0)
     assert table.next_to_check(12.9) is None
@@ -92,7 +92,7 @@ def test_plans_do_not_pile_up() -> None:
     for _ in range(2000):
         now += 10_000.0
         for index in range(1, 4):
-            table.fail(peer_id(index), now)
+            table.fail(contact(index), now)
             table.confirm(contact(index), 0.01, now)
             table.next_to_check(now)
     assert len(table._checks) <= 4 * 28 + 1
@@ -159,10 +159,10 @@ def test_a_contact_that_failed_once_keeps_its_place_while_others_answer() -> Non
     for each in members:
         table.confirm(each, 0.01, 1.0)
     assert members[0].peer is not None
-    table.fail(members[0].peer, 2.0)
+    table.fail(members[0], 2.0)
     table.confirm(newcomer, 0.01, 3.0)
     assert members[0].peer in table._buckets[0].nodes
-    table.fail(members[0].peer, 10.0)
+    table.fail(members[0], 10.0)
     assert members[0].peer not in table
     assert newcomer.peer in table._buckets[0].nodes
 
@@ -198,6 +198,32 @@ def test_a_moved_contact_stays_where_it_answers_if_its_new_group_is_full() -> No
     table.confirm(Contact(three.peer, Endpoint("8.8.8.3", 1)), 0.01, 2.0)
     assert home in table.nearest(OWN, 3)
     assert table._groups == {"8.8.8.0/24": 2, "9.9.9.0/24": 1}
+
+
+def test_a_good_contact_heard_from_elsewhere_is_asked_there_before_it_is_believed() -> None:
+    table = table_with(1)
+    moved = Contact(peer_id(1), endpoint(77))
+    assert table.offer(moved, 2.0)
+    assert table.next_to_check(2.0) == moved
+    assert table.offer(moved, 2.1)
+    assert table.next_to_check(2.1) is None, "one check at a time, however often it speaks"
+    table.fail(moved, 9.0)
+    assert table.nearest(OWN, 1) == [contact(1)], "it is where it answers"
+    assert table.next_to_check(2.0 + CHECK_S_MAX) == moved
+    table.confirm(moved, 0.01, 63.0)
+    assert table.nearest(OWN, 1) == [moved]
+
+
+def test_who_lies_about_a_good_contacts_address_does_not_push_it_out() -> None:
+    table = table_with(3)
+    lie = Contact(peer_id(1), endpoint(666))
+    assert table.true_contact(lie) == contact(1)
+    for step in range(50):
+        table.fail(lie, 10.0 * step)
+    assert contact(1) in table.nearest(OWN, 3)
+    table.fail(contact(1), 1000.0)
+    assert table.true_contact(lie) == lie, "once it fails there, what others say is tried"
+    assert table.true_contact(contact(9)) == contact(9)
 
 
 def test_an_id_without_the_swarms_work_in_it_never_enters() -> None:

@@ -34,7 +34,7 @@ def saved(*indices: int) -> bytes:
 
 def lose_all(table: RoutingTable, indices: Sequence[int], now: float) -> None:
     for index in indices:
-        table.fail(peer_id(index), now)
+        table.fail(contact(index), now)
 
 
 def test_who_is_heard_of_is_reason_enough_to_look_for_our_neighbourhood() -> None:
@@ -62,7 +62,7 @@ def test_whoever_loses_everybody_asks_again_at_once_and_then_with_patience() -> 
     assert upkeep.key_due(0.1) == OWN
     upkeep.finished(OWN, True, 0.2)
     assert upkeep.bootstrap_due(1.0) == ()
-    table.fail(peer_id(1), 50.0)
+    table.fail(contact(1), 50.0)
     assert upkeep.deadline == 0.0
     assert upkeep.bootstrap_due(50.0) == (contact(1),)
     assert not upkeep.is_joined

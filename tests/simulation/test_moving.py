@@ -50,7 +50,9 @@ def test_a_peer_that_moved_is_a_member_there_and_nobody_takes_it_for_dead_for_lo
         assert not [item for item in news if isinstance(item, MemberDead)]
     for host in others:
         known = host.core.dht._table[mover.contact.peer]
-        assert known is None or known.contact.endpoint == ELSEWHERE or not known.is_good
+        assert known is not None
+        assert known.contact.endpoint == ELSEWHERE
+        assert known.is_good
 
 
 @pytest.mark.parametrize("who", ["me", "hop"])
