@@ -255,13 +255,15 @@ class Asker:
         told = message.contacts[: max(0, count_max - query.contacts_count)]
         query.contacts_count += len(told)
         teller_reach, difficulty = reach(query.to.endpoint.host), self._config.id_difficulty
-        usable = tuple(
-            self.table.true_contact(contact)
-            for contact in told
-            if plausible(contact, teller_reach, self._own, difficulty)
-        )
+        usable = []
+        for contact in told:
+            known = self.table.good_contact(contact.peer)
+            if known is not None:
+                usable.append(known)  # where it answers, whatever others say
+            elif plausible(contact, teller_reach, self._own, difficulty):
+                usable.append(contact)
         self.counters["contacts_refused"] += len(message.contacts) - len(usable)
-        return usable
+        return tuple(usable)
 
     def _ask_again(self, query: Query, token: bytes, now: float) -> list[Effect]:
         """Ask once more with the token just received: there is more, for those who have one."""

@@ -160,10 +160,10 @@ class RoutingTable:
         contacts = self._good.nearest(key, count + 1 if but is not None else count)
         return [contact for contact in contacts if contact.peer != but][:count] if but else contacts
 
-    def true_contact(self, told: Contact) -> Contact:
-        """Where a peer answers, if that is known here, in place of where somebody says that it is."""
-        known = None if told.peer is None else self._known.get(told.peer)
-        return known.contact if known is not None and known.is_good else told
+    def good_contact(self, peer: PeerId | None) -> Contact | None:
+        """Where a peer answers, if that is known here: worth more than where somebody says that it is."""
+        known = None if peer is None else self._known.get(peer)
+        return known.contact if known is not None and known.is_good else None
 
     def seeds(self, key: bytes, count: int, now: float) -> list[Contact]:
         """The contacts nearest to `key` that a lookup of our own starts from: unchecked ones as well.

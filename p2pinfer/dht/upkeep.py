@@ -128,12 +128,12 @@ class Upkeep:
     @property
     def deadline(self) -> float | None:
         """When something is due next."""
-        times = [self._bootstrap_at, self._check_at, self._refresh_at, self.remembered.deadline]
         if self._has_lost_all or (self._keys and not self._is_looking_up):
-            times.append(0.0)
-        elif self._may_join and not self._is_looking_up:
+            return 0.0
+        times = [self._bootstrap_at, self._check_at, self._refresh_at, self.remembered.deadline]
+        if self._may_join and not self._is_looking_up:
             times.append(self._join_at)
-        return min((at for at in times if at is not None), default=None)
+        return min([at for at in times if at is not None], default=None)  # asked after every input
 
     @property
     def _has_lost_all(self) -> bool:

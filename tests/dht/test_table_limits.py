@@ -217,13 +217,14 @@ def test_a_good_contact_heard_from_elsewhere_is_asked_there_before_it_is_believe
 def test_who_lies_about_a_good_contacts_address_does_not_push_it_out() -> None:
     table = table_with(3)
     lie = Contact(peer_id(1), endpoint(666))
-    assert table.true_contact(lie) == contact(1)
+    assert table.good_contact(peer_id(1)) == contact(1)
     for step in range(50):
         table.fail(lie, 10.0 * step)
     assert contact(1) in table.nearest(OWN, 3)
     table.fail(contact(1), 1000.0)
-    assert table.true_contact(lie) == lie, "once it fails there, what others say is tried"
-    assert table.true_contact(contact(9)) == contact(9)
+    assert table.good_contact(peer_id(1)) is None, "once it fails there, what others say is tried"
+    assert table.good_contact(peer_id(9)) is None
+    assert table.good_contact(None) is None
 
 
 def test_an_id_without_the_swarms_work_in_it_never_enters() -> None:

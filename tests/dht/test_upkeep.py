@@ -1,11 +1,13 @@
 """The plan of upkeep: when to join, to check, to refresh, to save, and to begin anew."""
 
+import itertools
 import random
 from collections.abc import Sequence
 
 import pytest
 
 from p2pinfer.dht.config import DhtConfig
+from p2pinfer.dht.keyspace import prefix_length
 from p2pinfer.dht.remembered import CONTACTS_KEY, Remembered
 from p2pinfer.dht.table import RoutingTable
 from p2pinfer.dht.upkeep import Upkeep
@@ -207,3 +209,32 @@ def test_the_core_writes_last_and_goes_on_without_its_disk() -> None:
     assert core.disk_failed(CONTACTS_KEY, 100.0) == []
     assert core.disk_failed("other", 100.0) == []
     assert core.statistics()["saves_failed"] == 1
+
+
+def test_idle_ranges_are_refreshed_and_those_that_lookups_pass_through_are_not() -> None:
+    """Kademlia, section 2.3: a bucket that nobody looked into for a while has a random id in it looked up."""
+    table, upkeep = planned(*range(1, 100))
+    upkeep.hurry_check(0.0)
+    interval_s = CONFIG.table.refresh_interval_s
+    busy = contact(1).peer or b""
+    busy_prefix = prefix_length(OWN, busy)
+    seen: list[tuple[float, int]] = []
+    now = 0.0
+    while now < 4 * interval_s:
+        table.touch(busy, now)
+        for index in range(1, 100):
+            table.confirm(contact(index), 0.01, now)
+        while (key := upkeep.key_due(now)) is not None:
+            table.touch(key, now)
+            seen.append((now, prefix_length(OWN, key)))
+            upkeep.finished(key, True, now)
+        now += 10.0
+    deepest = max(prefix_length(OWN, contact(index).peer or b"") for index in range(1, 100))
+    for prefix in range(deepest + 1):
+        times = [at for at, each in seen if each == prefix]
+        if prefix == busy_prefix:
+            assert not times
+            continue
+        gaps = [late - early for early, late in itertools.pairwise([0.0, *times, now])]
+        assert max(gaps) <= 2.5 * interval_s, prefix
+        assert min(gaps[1:-1], default=interval_s) >= interval_s, prefix
