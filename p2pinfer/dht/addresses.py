@@ -18,6 +18,9 @@ from p2pinfer.puzzle import fits
 __all__ = ["Reach", "network_group", "plausible", "reach"]
 
 
+_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
+
+
 class Reach(enum.IntEnum):
     """From how far away an address can be used; the lowest number is the nearest."""
 
@@ -32,10 +35,12 @@ class Reach(enum.IntEnum):
 def reach(host: str) -> Reach:
     """How far `host`, an IP address as text, can be reached; host names reach nowhere."""
     try:
-        address = ipaddress.ip_address(host)
+        address = _address(host)
     except ValueError:
         return Reach.NOWHERE
-    if address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255":
+    if address.is_unspecified or address.is_multicast:
+        return Reach.NOWHERE
+    if isinstance(address, ipaddress.IPv4Address) and (address.is_reserved or address in _THIS_NETWORK):
         return Reach.NOWHERE
     if address.is_loopback:
         return Reach.LOOPBACK
@@ -46,13 +51,17 @@ def reach(host: str) -> Reach:
 def network_group(host: str) -> str:
     """The /24 (IPv4) or /48 (IPv6) that `host` lies in, as text; the host itself where it is no address."""
     try:
-        address = ipaddress.ip_address(host)
+        address = _address(host)
     except ValueError:
         return host
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
     bits = 24 if address.version == 4 else 48
     return str(ipaddress.ip_network((address, bits), strict=False))
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Read an address; an IPv4 one in IPv6's clothes is the IPv4 one, or it would count as private."""
+    address = ipaddress.ip_address(host)
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
 
 
 def plausible(told: Contact, teller_reach: Reach, own: PeerId, difficulty: int = 0) -> bool:
