@@ -89,11 +89,8 @@ class Remembered:
         if self._save_at is None or now < self._save_at:
             return None
         self._save_at = now + interval_s
-        fresh = self._table.choose_to_save(SAVED_COUNT_MAX)
-        if not fresh:
-            return None  # bad times: what was saved before is worth more
-        by_peer = {each.peer: each for each in fresh}
-        for each in self._contacts:
+        by_peer = {each.peer: each for each in self._table.choose_to_save(SAVED_COUNT_MAX)}
+        for each in self._contacts:  # in bad times they are all there is, and worth more than nobody
             by_peer.setdefault(each.peer, each)
         self._contacts = tuple(by_peer.values())[:SAVED_COUNT_MAX]
         contacts = frozenset(self._contacts)
