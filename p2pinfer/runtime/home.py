@@ -143,6 +143,7 @@ def invited_client(text: str, now: float) -> Home:
         ConfigError: The invite is damaged or has run out.
     """
     invite = Invite.parse(text)
+    _say_how_long("a key for this command", invite.swarm)
     identity = Identity.generate(invite.swarm.difficulty)
     return Home(
         Path(), identity, invite.swarm, invite.admit(identity, now, ADMITTED_S), tuple(invite.addresses)
@@ -272,14 +273,17 @@ def _fitting_identity(directory: Path, swarm: SwarmPolicy, *, is_member: bool) -
 
 
 def _load_or_make(path: Path, swarm: SwarmPolicy) -> Identity:
-    if swarm.difficulty >= _SLOW_DIFFICULTY and not path.exists():
-        _log.info(
-            "making %s with the work that the swarm asks for, %d bits: about %.0f s",
-            path.name,
-            swarm.difficulty,
-            _KEY_S * 2**swarm.difficulty,
-        )
+    if not path.exists():
+        _say_how_long(path.name, swarm)
     return Identity.load_or_create(path, swarm.difficulty)
+
+
+def _say_how_long(what: str, swarm: SwarmPolicy) -> None:
+    if swarm.difficulty >= _SLOW_DIFFICULTY:
+        wait_s = _KEY_S * 2**swarm.difficulty
+        _log.info(
+            "making %s, %d bits of work as the swarm asks: about %.0f s", what, swarm.difficulty, wait_s
+        )
 
 
 def _make_instead(path: Path, unfit: Identity, swarm: SwarmPolicy) -> Identity:
