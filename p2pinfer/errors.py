@@ -27,6 +27,7 @@ __all__ = [
     "WrongSwarm",
     "CertificateError",
     "CertificateExpired",
+    "UnfitId",
     "HandshakeError",
     "VersionMismatch",
     "UnavailableError",
@@ -119,6 +120,10 @@ class CertificateError(RemoteProtocolError):
 
 class CertificateExpired(CertificateError):
     """The peer's membership has run out. The peer needs a new invite."""
+
+
+class UnfitId(RemoteProtocolError):
+    """A peer's id lacks the work that the swarm asks for. The peer needs a fresh key, made for this swarm."""
 
 
 class HandshakeError(RemoteProtocolError):

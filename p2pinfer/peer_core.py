@@ -116,6 +116,14 @@ class PeerCore:
         """Tell the swarm what people call this peer."""
         return self._carry(self.swim.set_name(name, now), now)
 
+    def set_endpoint(self, endpoint: Endpoint, now: float) -> list[Effect]:
+        """Be elsewhere from now on: this machine has another address. Sessions asked for here go on."""
+        self.contact = Contact(self._me, endpoint)
+        self.entry.set_me(self.contact)
+        if self._holding is not None:
+            self._book.put(self.contact, self._holding, self.swim.coordinate)
+        return self._carry(self.dht.set_endpoint(endpoint, now) + self.swim.set_endpoint(endpoint, now), now)
+
     def screen(self, admit: Callable[[PeerRecord], bool] | None) -> None:
         """Ask an application from now on before a peer that is not known yet becomes a member here."""
         self.swim.screen(admit)
@@ -353,7 +361,7 @@ class PeerCore:
 
     def disk_failed(self, key: str, now: float) -> list[Effect]:
         """The disk did not take what a core wanted kept: of those, all can go on without."""
-        return self._carry(self.keyring.disk_failed(key, now), now)
+        return self._carry(self.keyring.disk_failed(key, now) + self.dht.disk_failed(key, now), now)
 
     def computed(self, results: tuple[EngineOutput, ...], now: float) -> list[Effect]:
         """The engine's outputs of the oldest batch."""

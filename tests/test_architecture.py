@@ -14,11 +14,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"ids", "errors", "effects", "files", "readers", "config", "addresses"}
+BOTTOM = {"ids", "errors", "effects", "files", "readers", "config", "addresses", "puzzle"}
 SIGNED = {"identity", "membership", "wire", "work"}
 CORES = {"swim", "dht", "raft", "inference"}
 NUMBERS = {"engine", "models"}
-CORE_NEEDS = {"ids", "errors", "effects", "wire", "work"}
+CORE_NEEDS = {"ids", "errors", "effects", "wire", "work", "puzzle"}
 BELOW_RUNTIME = BOTTOM | SIGNED | CORES | NUMBERS | {"peer_core", "loading"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "readers": {"ids"},
     "config": {"ids", "errors", "readers"},
     "addresses": {"ids", "errors", "config"},
+    "puzzle": {"ids"},
     # What is signed, and how it becomes bytes.
     "identity": BOTTOM | SIGNED,
     "membership": BOTTOM | SIGNED,

@@ -61,7 +61,7 @@ class Answers:
 
     def receive(self, sender: Contact, peer: PeerId, message: Message, now: float) -> list[Effect]:
         """Answer one question."""
-        if not self._limit.allows(peer, now):
+        if not self._limit.allows(sender, now):
             self.counters["questions_over_rate"] += 1
             return []
         self.counters["questions"] += 1

@@ -291,10 +291,16 @@ class Asker:
         count_max = self._config.answer.contacts_count * min(len(query.keys), KEYS_SHARE_MAX)
         told = message.contacts[: max(0, count_max - query.contacts_count)]
         query.contacts_count += len(told)
-        teller_reach = reach(query.to.endpoint.host)
-        usable = tuple(contact for contact in told if plausible(contact, teller_reach, self._own))
+        teller_reach, difficulty = reach(query.to.endpoint.host), self._config.id_difficulty
+        usable = []
+        for contact in told:
+            known = self.table.good_contact(contact.peer)
+            if known is not None:
+                usable.append(known)  # where it answers, whatever others say
+            elif plausible(contact, teller_reach, self._own, difficulty):
+                usable.append(contact)
         self.counters["contacts_refused"] += len(message.contacts) - len(usable)
-        return usable
+        return tuple(usable)
 
     def _close(self, query: Query) -> None:
         self._queries.close(query)
@@ -322,8 +328,8 @@ class Asker:
         if query.attempts >= self._config.query.attempts_max:
             self._close(query)
             self.counters["queries_failed"] += 1
+            self.table.fail(query.to, now)
             if query.to.peer is not None:
-                self.table.fail(query.to.peer, now)
                 known = self.table[query.to.peer]
                 if known is None or known.failures >= self._config.table.failures_replace_count:
                     self._handover.gone(query.to.peer, now)

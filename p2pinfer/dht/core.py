@@ -28,17 +28,19 @@ from p2pinfer.dht.copies import Copies
 from p2pinfer.dht.handover import Handover
 from p2pinfer.dht.keyspace import check_key
 from p2pinfer.dht.neighbours import Neighbours
-from p2pinfer.dht.news import LookupId
+from p2pinfer.dht.news import AddressSeen, LookupId
+from p2pinfer.dht.observed import ObservedAddress
 from p2pinfer.dht.publisher import Publisher
 from p2pinfer.dht.put import Put
 from p2pinfer.dht.queries import QueryKind
 from p2pinfer.dht.records import check_put
+from p2pinfer.dht.remembered import CONTACTS_KEY
 from p2pinfer.dht.running import Purpose
 from p2pinfer.dht.searches import Searches
 from p2pinfer.dht.store import RecordStore
 from p2pinfer.dht.table import RoutingTable
 from p2pinfer.dht.upkeep import Upkeep
-from p2pinfer.effects import Effect, Message
+from p2pinfer.effects import Effect, Message, Notify, Persist
 from p2pinfer.errors import LocalProtocolError
 from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.wire.messages.dht import DhtPing, DhtPong, FindNodes, FoundNodes, Stored, StoreRecords
@@ -50,8 +52,9 @@ __all__ = ["DhtCore"]
 class DhtCore:
     """One peer's part of the DHT.
 
-    Effects: `Send` on the datagram plane, `Deliver(LookupDone)`, `Notify`, `Misbehaved`. Nothing is persisted
-    yet: a peer that restarts joins again through its bootstrap contacts, and its own puts are put again.
+    Effects: `Send` on the datagram plane, `Deliver(LookupDone)`, `Notify`, `Misbehaved`, and `Persist` of
+    contacts to come back through: a peer that restarts needs no bootstrap contact that lives. Its own puts
+    are put again.
     """
 
     def __init__(
@@ -72,7 +75,8 @@ class DhtCore:
         neighbours = Neighbours(self._own, 6 * config.k)  # what the table has in a bucket, at most
         self._answers = Answers(self._table, self._store, neighbours, config, rng, now)
         self._publisher = Publisher(public_key, sign, config, rng)
-        self._upkeep = Upkeep(self._own, self._table, config.table, rng)
+        self._upkeep = Upkeep(self._own, self._table, config, rng)
+        self._observed = ObservedAddress(endpoint, config.observed)
         self._handover = Handover(self._store, neighbours, config, now)
         self._asker = Asker(self._own, self._table, self._handover, config, rng)
         self._searches = Searches(self._own, self._asker, self._store, config, rng, self._upkeep.finished)
@@ -84,6 +88,23 @@ class DhtCore:
         """Join through these contacts; their peers need not be known. They are asked until one answers."""
         self._upkeep.set_bootstrap([contact for contact in contacts if contact.peer != self._own], now)
         return self.tick(now)
+
+    def restore(self, saved: bytes, now: float) -> list[Effect]:
+        """Come back through the contacts that were on disk under `CONTACTS_KEY`; each is asked before use."""
+        for contact in self._upkeep.restore(saved, now):
+            self.heard(contact, now)
+        return []
+
+    def set_endpoint(self, endpoint: Endpoint, now: float) -> list[Effect]:
+        """This peer is elsewhere from now on."""
+        self.contact = Contact(self._own, endpoint)
+        self._observed.set_told(endpoint)
+        return []
+
+    def disk_failed(self, key: str, now: float) -> list[Effect]:
+        """Go on without the copy on disk: a later save has more anyway."""
+        self._counters["saves_failed"] += key == CONTACTS_KEY
+        return []
 
     def heard(self, contact: Contact, now: float) -> list[Effect]:
         """Take a candidate: another plane has authenticated this peer at this endpoint."""
@@ -196,7 +217,11 @@ class DhtCore:
             effects += self._searches.start(Purpose.REPUBLISH, keys, now, copies=copies)[1]
         if self._store.maybe_sweep(now):
             self._handover.keep_only(self._table.__contains__, now)
-        return effects + self._asker.hand_over(now)
+        effects += self._asker.hand_over(now)
+        saved = self._upkeep.remembered.save_due(now)
+        if saved is not None:
+            effects.append(Persist(CONTACTS_KEY, saved))  # last: nothing waits for the disk
+        return effects
 
     @property
     def deadline(self) -> float | None:
@@ -214,6 +239,7 @@ class DhtCore:
             "contacts_waiting": self._table.waiting_count,
             "is_joined": self._upkeep.is_joined,
             "lookups_running": len(self._searches),
+            "nat": self._observed.nat,
             "network_size": self._searches.size.estimate,
             "own_puts": len(self._publisher),
             "queries_open": self._asker.open_count,
@@ -225,7 +251,14 @@ class DhtCore:
             "round_trip_s": self._asker.round_trip_s,
         }
         records = {f"records_{code}": count for code, count in self._store.counters.items()}
-        parts = (self._asker, self._searches, self._answers, self._handover)
+        parts = (
+            self._asker,
+            self._searches,
+            self._answers,
+            self._handover,
+            self._observed,
+            self._upkeep.remembered,
+        )
         counters = (self._counters, *(part.counters for part in parts))
         return {**gauges, **{name: count for each in counters for name, count in each.items()}, **records}
 
@@ -243,6 +276,9 @@ class DhtCore:
         page, effects = self._asker.on_found_nodes(sender, message, now)
         if page is None:
             return effects
+        if len(page.query.pages) == 1:  # one vote for each answer
+            changed = self._observed.vote(Contact(page.peer, page.query.to.endpoint), message.seen, now)
+            effects += [Notify(AddressSeen(changed))] if changed is not None else []
         if page.query.kind is QueryKind.BOOTSTRAP:
             self._upkeep.answered_bootstrap(now)
             return effects

@@ -357,7 +357,9 @@ async def open_peer(
     """
     config = config or node_config(settings)
     clock = Clock()
-    home = await trio.to_thread.run_sync(open_home, config.data_dir, config.join, clock.now())
+    home = await trio.to_thread.run_sync(
+        open_home, config.data_dir, config.join, clock.now(), config.id_difficulty, abandon_on_cancel=True
+    )
     with (
         unwrapped(),
         closing(Disk(config.data_dir / "state")) as disk,
@@ -386,8 +388,7 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
         await tasks.start(parts.datagrams.run)
         await tasks.start(parts.streams.run, sockets.listeners)
         # Before the long work: who asks this node meanwhile hears what it does.
-        node = {"endpoint": str(peer.endpoint), "peer_id": str(peer.id), "swarm": str(parts.home.swarm.id)}
-        write_node_file(parts.config.node_path, node)
+        write_node_file(parts.config.node_path, peer.endpoint, parts.home)
         await join_swarm(parts, peer._joined, tasks)
         await peer._serve_own_span(tasks)
         yield

@@ -251,12 +251,12 @@ def test_far_from_a_key_a_record_is_kept_as_a_copy_on_the_path_for_a_shorter_tim
 
 def test_questions_of_one_peer_are_limited_and_others_are_not_hurt() -> None:
     limit = RateLimit(AnswerConfig(rate_per_s=10.0, rate_burst_count=5, rate_peers_count_max=3))
-    assert [limit.allows(peer_id(1), 0.0) for _ in range(6)] == [True] * 5 + [False]
-    assert limit.allows(peer_id(2), 0.0)
-    assert [limit.allows(peer_id(1), 0.1), limit.allows(peer_id(1), 0.1)] == [True, False]
+    assert [limit.allows(contact(1), 0.0) for _ in range(6)] == [True] * 5 + [False]
+    assert limit.allows(contact(2), 0.0)
+    assert [limit.allows(contact(1), 0.1), limit.allows(contact(1), 0.1)] == [True, False]
     for index in range(10):
-        limit.allows(peer_id(index), 0.0)
-    assert len(limit._permits) == 3
+        limit.allows(contact(index), 0.0)
+    assert len(limit._peers._left) == 3
 
 
 def test_a_flood_is_dropped_unanswered() -> None:

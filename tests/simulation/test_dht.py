@@ -44,7 +44,8 @@ def test_two_hundred_join_through_one_and_find_the_true_nearest_also_with_a_fift
     assert (swarm.total("lookup_queries") - before) / 10 < 24, "k + O(log n) questions"
     for host in swarm.hosts[3::5]:
         host.crash()
-    assert swarm.mean_recall(20) >= 0.99
+    assert swarm.mean_recall(40) >= 0.98, "just after; each lookup clears some of the dead out of the tables"
+    assert swarm.mean_recall(40) >= 0.99
     putter = swarm.alive[7]
     assert swarm.put(putter, KEY, b"value", ttl_s=60.0).stored_at >= 19
     for reader in swarm.alive[::20]:

@@ -17,6 +17,7 @@ from p2pinfer.errors import (
     ConfigError,
     DecodeError,
     LocalProtocolError,
+    UnfitId,
     WrongSwarm,
 )
 from p2pinfer.identity import Identity, Verifier
@@ -228,7 +229,11 @@ def repack(**changes: Any) -> str:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"version": 2}, "version 2"),
+        ({"version": 3}, "version 3"),
+        ({"version": 2}, "not in order"),
+        ({"version": 2, "difficulty": "8"}, "not in order"),
+        ({"version": 2, "difficulty": 25}, "0 to 24 bits"),
+        ({"version": 2, "difficulty": 8, "more": 1}, "not in order"),
         ({"version": [1]}, "version"),
         ({"swarm": b"short"}, "not in order"),
         ({"swarm": None}, "not in order"),
@@ -252,6 +257,34 @@ def repack(**changes: Any) -> str:
 def test_an_invite_with_wrong_contents_is_refused(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         Invite.parse(repack(**change))
+
+
+def test_an_invite_of_before_means_no_difficulty_and_one_without_is_as_before() -> None:
+    plain = str(Invite.create(OWNER, HOME, DAY_S, NOW))
+    assert Invite.parse(plain).swarm.difficulty == 0
+    fields = msgpack.unpackb(base64.urlsafe_b64decode(plain[9:] + "==")[:-4])
+    assert (fields[0], len(fields)) == (1, 6), "older programs read it"
+
+
+def test_the_difficulty_of_ids_travels_in_the_invite() -> None:
+    for is_open in (False, True):
+        invite = Invite.create(OWNER, HOME, DAY_S, NOW, is_open=is_open, difficulty=9)
+        assert Invite.parse(str(invite)) == invite
+        assert invite.swarm == SwarmPolicy(SWARM.id, is_open, 9)
+    with pytest.raises(ConfigError, match="0 to 24 bits"):
+        SwarmPolicy(SWARM.id, difficulty=25)
+
+
+def test_an_id_without_its_work_is_refused_by_name_whoever_it_is() -> None:
+    """S/Kademlia, section 4.1: in open swarms above all, where a key is all that it takes."""
+    fit = Identity.generate(8)
+    for is_open in (False, True):
+        swarm = SwarmPolicy(SWARM.id, is_open, 8)
+        check(certify(OWNER, fit), of=fit, swarm=swarm)
+        with pytest.raises(UnfitId, match=rf"peer {ALICE.peer_id.short} lacks the work .* \(8 bits\): join"):
+            check(certify(OWNER, ALICE), of=ALICE, swarm=swarm)
+    with pytest.raises(UnfitId):
+        check(of=OWNER, swarm=SwarmPolicy(SWARM.id, difficulty=24))
 
 
 def test_a_damaged_membership_file_is_refused_by_name() -> None:

@@ -51,6 +51,12 @@ class Search:
         self.cache.seen(contact)
         self.met.set()
 
+    def move(self, own: Contact) -> None:
+        """This peer is elsewhere from now on."""
+        self.finder.move(own)
+        if self.multicast is not None:
+            self.multicast.move(own)
+
     def statistics(self) -> dict[str, int]:
         """Counters of the search: see `Finder` and `Multicast`."""
         heard = {} if self.multicast is None else self.multicast.statistics()

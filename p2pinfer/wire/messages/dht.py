@@ -32,7 +32,9 @@ __all__ = [
     "NAMESPACE_SIZE_BYTES_MAX",
     "PAGES_COUNT_MAX",
     "RECORDS_COUNT_MAX",
+    "SAVED_COUNT_MAX",
     "SUBKEY_SIZE_BYTES_MAX",
+    "SavedContacts",
     "StoreRecords",
     "Stored",
     "TOKEN_SIZE_BYTES",
@@ -52,6 +54,8 @@ KEYS_COUNT_MAX = 16
 """Keys of one question: half of a datagram."""
 RECORDS_COUNT_MAX = 8
 """Records of one StoreRecords; small ones, since they share a datagram."""
+SAVED_COUNT_MAX = 512
+"""Contacts kept over a restart: 30 kB, and enough that some of them still run after a week."""
 
 
 @registered
@@ -180,3 +184,13 @@ class Stored(Message):
     codes: Annotated[tuple[Annotated[str, Size(16)], ...], Count(RECORDS_COUNT_MAX)]
     held: Annotated[tuple[DhtRecord, ...], Count(1)] = ()
     """The record that stood in the way, of the first code that is `old`, `fork` or `cas`."""
+
+
+@registered
+@dataclass(frozen=True, slots=True)
+class SavedContacts(Message):
+    """What a peer keeps of its table on disk, the good ones first. It is never sent."""
+
+    TAG: ClassVar[int] = 39
+
+    contacts: Annotated[tuple[Contact, ...], Count(SAVED_COUNT_MAX)]
