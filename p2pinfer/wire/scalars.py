@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from p2pinfer.errors import DecodeError, LocalProtocolError, ProtocolError
@@ -31,6 +32,10 @@ Change = Callable[[Any], Any]
 FLOAT_MAX = sys.float_info.max
 SPAN_LAYER_MAX = 1 << 20
 """Far above any model's layer count; it only keeps a span's numbers small."""
+CONTACTS_KEPT_COUNT = 8192
+"""Contacts made lately: the DHT hears of the same ones again and again. 300 bytes each, 600 at worst."""
+HOSTS_KEPT_COUNT = 4096
+"""Hosts looked at lately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,19 +213,20 @@ def _unpack_id(where: str, kind: Any) -> Change:
     return unpack
 
 
-def _host_is_sound(host: Any) -> bool:
+@lru_cache(maxsize=HOSTS_KEPT_COUNT)
+def _is_plain(host: str) -> bool:
     """Hosts reach logs and resolvers: plain visible ASCII, no blanks."""
-    return (
-        type(host) is str
-        and len(host) <= TEXT_SIZE_MAX
-        and host.isascii()
-        and host.isprintable()
-        and " " not in host
-    )
+    return host.isascii() and host.isprintable() and " " not in host
 
 
 def _place_is_sound(host: Any, port: Any) -> bool:
-    return type(port) is int and 0 <= port <= 65535 and _host_is_sound(host)
+    return (
+        type(port) is int
+        and 0 <= port <= 65535
+        and type(host) is str
+        and len(host) <= TEXT_SIZE_MAX
+        and _is_plain(host)
+    )
 
 
 def _pack_endpoint(where: str) -> Change:
@@ -255,15 +261,30 @@ def _pack_contact(where: str) -> Change:
 
 
 def _unpack_contact(where: str) -> Change:
-    peer_id = _unpack_id(where, PeerId)
-
     def unpack(value: Any) -> Any:
-        if type(value) is tuple and len(value) == 3 and _place_is_sound(value[1], value[2]):
-            peer = value[0]
-            return Contact(None if peer is None else peer_id(peer), Endpoint(value[1], value[2]))
+        if type(value) is tuple and len(value) == 3:
+            peer, host, port = value
+            # Exact types first: what is kept is found by equality, and True equals 1.
+            if type(port) is int and type(host) is str and (peer is None or type(peer) is bytes):
+                try:
+                    return _contact_of(peer, host, port)
+                except ValueError:
+                    pass  # and nothing was kept of it
         raise DecodeError(f"{where} is [peer or nil, host, port]")
 
     return unpack
+
+
+@lru_cache(maxsize=CONTACTS_KEPT_COUNT)
+def _contact_of(peer: bytes | None, host: str, port: int) -> Contact:
+    """The contact of three values of the right types.
+
+    Raises:
+        ValueError: One of them is out of its bounds.
+    """
+    if not _place_is_sound(host, port):
+        raise ValueError("no place")
+    return Contact(None if peer is None else PeerId(peer), Endpoint(host, port))
 
 
 def _pack_span(where: str) -> Change:
