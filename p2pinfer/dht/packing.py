@@ -34,12 +34,12 @@ class Page:
 
 def contact_size_bytes(contact: Contact) -> int:
     """An upper bound on the bytes a contact takes in a message."""
-    return _CONTACT_FRAME_SIZE_BYTES + len(contact.endpoint.host.encode())
+    return _CONTACT_FRAME_SIZE_BYTES + _text_size_bytes(contact.endpoint.host)
 
 
 def frame_size_bytes(asker: Endpoint) -> int:
     """An upper bound on the bytes of a FoundNodes that carries nothing."""
-    return _FRAME_SIZE_BYTES + len(asker.host.encode())
+    return _FRAME_SIZE_BYTES + _text_size_bytes(asker.host)
 
 
 def pack(
@@ -58,21 +58,33 @@ def pack(
     """
     pages = [Page()]
     is_cut = False
-    parts: list[Contact | DhtRecord] = [*contacts, *records]
-    for item in parts:
-        size_bytes = contact_size_bytes(item) if isinstance(item, Contact) else encoded_size(item) + 2
-        if pages[-1].size_bytes + size_bytes > size_bytes_max:
-            if len(pages) == pages_count_max or size_bytes > size_bytes_max:
-                is_cut = True
-                continue
-            pages.append(Page())
+
+    def page_for(size_bytes: int) -> Page | None:
         page = pages[-1]
+        if page.size_bytes + size_bytes > size_bytes_max:
+            if len(pages) == pages_count_max or size_bytes > size_bytes_max:
+                return None
+            pages.append(page := Page())
         page.size_bytes += size_bytes
-        if isinstance(item, Contact):
-            page.contacts.append(item)
+        return page
+
+    for contact in contacts:
+        page = page_for(contact_size_bytes(contact))
+        if page is None:
+            is_cut = True
         else:
-            page.records.append(item)
+            page.contacts.append(contact)
+    for record in records:
+        page = page_for(encoded_size(record) + 2)
+        if page is None:
+            is_cut = True
+        else:
+            page.records.append(record)
     return pages, is_cut
+
+
+def _text_size_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def question_padding(size_bytes_max: int, keys_count: int) -> bytes:
