@@ -54,9 +54,7 @@ class Swarm:
     @classmethod
     def found(cls) -> Swarm:
         owner = Identity.generate()
-        keyring = first_keyring(
-            owner.public_key, secrets.token_bytes(KEY_SIZE_BYTES), owner.sign_statement
-        )
+        keyring = first_keyring(owner.public_key, secrets.token_bytes(KEY_SIZE_BYTES), owner.sign_statement)
         return cls(Invite.create(owner, [Endpoint("127.0.0.1", 7946)], VALID_S, time.time()), keyring)
 
 
