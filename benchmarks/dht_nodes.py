@@ -14,14 +14,15 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
 from benchmarks.dht_work import do_rounds
-from p2pinfer.dht.config import DhtConfig
+from p2pinfer.dht.config import DhtConfig, TableConfig
 from p2pinfer.dht.core import DhtCore
 from p2pinfer.dht.news import LookupDone, LookupId
+from p2pinfer.dht.put import Put
 from p2pinfer.effects import Deliver, EngineEffect, Message, Misbehaved, Notify, Persist
 from p2pinfer.identity import Identity, Verifier
 from p2pinfer.ids import Contact, Endpoint, PeerId
@@ -37,11 +38,14 @@ from p2pinfer.wire.messages.keyring import KEY_SIZE_BYTES, Keyring
 __all__ = ["OwnNode", "Swarm"]
 
 LOOPBACK = Endpoint("127.0.0.1", 0)
+CONFIG = replace(DhtConfig.lan(), table=TableConfig(refresh_first_s=TableConfig().refresh_interval_s))
+"""Nobody refreshes its table while others are measured: all do so once before, as the stock servers do."""
 VALID_S = 86_400.0
 """How long memberships and records last: longer than any measurement."""
 SETTLED_S = 60.0
 """At most so long for every node to know its neighbours."""
 LOOK_S = 0.2
+JOIN_LOOK_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,8 @@ class OwnNode:
     """A DHT node without the rest of a peer. It is also what performs its core's effects."""
 
     def __init__(self, swarm: Swarm, seed: int) -> None:
-        identity, verifier, clock = Identity.generate(), Verifier(), Clock()
+        verifier, clock = Verifier(), Clock()
+        self.identity = identity = Identity.generate()
         sockets = open_sockets(LOOPBACK)
         for listener in sockets.listeners:
             listener.close()
@@ -72,7 +77,7 @@ class OwnNode:
         self.core = DhtCore(
             public_key=identity.public_key,
             endpoint=sockets.endpoint,
-            config=DhtConfig.lan(),
+            config=CONFIG,
             rng=random.Random(seed),
             sign=identity.sign_statement,
             now=clock.now(),
@@ -86,6 +91,12 @@ class OwnNode:
     def contact(self) -> Contact:
         return self.core.contact
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has joined and looks nobody up."""
+        figures = self.core.statistics()
+        return bool(figures["is_joined"]) and not figures["lookups_running"]
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -94,16 +105,25 @@ class OwnNode:
             task_status.started()
 
     async def join(self, contacts: Sequence[Contact]) -> None:
+        """Join, and look around until that is done."""
         await self._driver.call(lambda core, now: (None, core.bootstrap(contacts, now)))
+        while not self.is_settled:
+            await trio.sleep(JOIN_LOOK_S)
+
+    async def look_around(self) -> None:
+        """Look for its own neighbours."""
+        await self._end_of(
+            await self._driver.call(lambda core, now: core.find_nodes(self.identity.peer_id, now))
+        )
 
     async def put(self, key: bytes, value: bytes) -> bool:
         lookup = await self._driver.call(
-            lambda core, now: core.put(key, value, subkey=b"", ttl_s=VALID_S, now=now)
+            lambda core, now: core.put(Put(key=key, value=value, ttl_s=VALID_S), now)
         )
         return (await self._end_of(lookup)).stored_at > 0
 
-    async def get(self, key: bytes) -> bytes | None:
-        lookup = await self._driver.call(lambda core, now: core.get(key, now))
+    async def get(self, key: bytes, holders: int) -> bytes | None:
+        lookup = await self._driver.call(lambda core, now: core.get([key], now, quorum=holders))
         values = (await self._end_of(lookup)).values
         return values[0].value if values else None
 
@@ -147,10 +167,8 @@ async def settle(nodes: Sequence[OwnNode]) -> float:
     with trio.move_on_after(SETTLED_S):
         while True:
             await trio.sleep(LOOK_S)
-            figures = [node.core.statistics() for node in nodes]
-            now_known = sum(figure["contacts_good"] for figure in figures)
-            is_quiet = all(figure["is_joined"] and not figure["lookups_running"] for figure in figures)
-            if is_quiet and now_known == known:
+            now_known: int = sum(node.core.statistics()["contacts_good"] for node in nodes)
+            if now_known == known and all(node.is_settled for node in nodes[1:]):
                 break
             known = now_known
     return known / len(nodes)
@@ -164,6 +182,8 @@ async def main(node_count: int) -> None:
             await nursery.start(node.run)
         for node in nodes[1:]:
             await node.join([nodes[0].contact])
+        for node in nodes:  # once more, now that all are there
+            await node.look_around()
         contacts = await settle(nodes)
 
         async def read_line() -> str:

@@ -37,7 +37,7 @@ class StockNode:
     async def put(self, key: bytes, value: bytes) -> bool:
         return bool(await self.server.set(key, value))
 
-    async def get(self, key: bytes) -> bytes | None:
+    async def get(self, key: bytes, holders: int) -> bytes | None:
         found: bytes | None = await self.server.get(key)
         return found
 

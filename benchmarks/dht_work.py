@@ -30,6 +30,8 @@ class Round:
     seed: int
     puts: int
     gets: int
+    holders: int = 1
+    """How many holders a get has to hear. The stock one believes the first."""
 
     def __str__(self) -> str:
         return json.dumps(asdict(self))
@@ -42,8 +44,8 @@ class Node(Protocol):
         """Store a value under a key; whether somebody keeps it."""
         ...
 
-    async def get(self, key: bytes) -> bytes | None:
-        """Look for the value under a key."""
+    async def get(self, key: bytes, holders: int) -> bytes | None:
+        """Look for the value under a key, until that many who hold it were heard."""
         ...
 
 
@@ -73,7 +75,7 @@ async def do_round(nodes: Sequence[Node], order: Round) -> dict[str, Any]:
         while asker is owner:
             asker = rng.choice(nodes)
         began = time.perf_counter()
-        found = await asker.get(key)
+        found = await asker.get(key, order.holders)
         gets_ms.append((time.perf_counter() - began) * 1000)
         failures += found != value
     return {"puts_ms": puts_ms, "gets_ms": gets_ms, "failures": failures}

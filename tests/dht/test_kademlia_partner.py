@@ -40,7 +40,7 @@ def look_up(partner: Partner, key: bytes, seeds: Iterable[Contact], ask: Ask) ->
     """Run our lookup to its end, asking one after the other."""
     assert partner.seat.peer is not None
     lookup = Lookup(key, partner.seat.peer, CONFIG)
-    lookup.add(seeds)
+    lookup.start(list(seeds))
     while waiting := lookup.choose_next():
         for contact in waiting:
             assert contact.peer is not None
@@ -48,7 +48,7 @@ def look_up(partner: Partner, key: bytes, seeds: Iterable[Contact], ask: Ask) ->
             if answer is None:
                 lookup.failed(contact.peer)
             else:
-                lookup.answered(contact.peer, has_progress=lookup.add(answer.contacts))
+                lookup.answered(contact.peer, has_progress=lookup.add(answer.contacts, contact.peer))
     assert lookup.is_done
     return lookup
 
