@@ -63,12 +63,14 @@ async def do_round(nodes: Sequence[Node], order: Round) -> dict[str, Any]:
     gets_ms: list[float] = []
     failures = 0
     there: list[tuple[bytes, bytes, Node]] = []
+    cpu_s = [time.process_time()]
     for _ in range(order.puts):
         owner, key, value = rng.choice(nodes), rng.randbytes(KEY_SIZE_BYTES), rng.randbytes(VALUE_SIZE_BYTES)
         began = time.perf_counter()
         failures += not await owner.put(key, value)
         puts_ms.append((time.perf_counter() - began) * 1000)
         there.append((key, value, owner))
+    cpu_s.append(time.process_time())
     for _ in range(order.gets):
         key, value, owner = rng.choice(there)
         asker = owner
@@ -78,4 +80,11 @@ async def do_round(nodes: Sequence[Node], order: Round) -> dict[str, Any]:
         found = await asker.get(key, order.holders)
         gets_ms.append((time.perf_counter() - began) * 1000)
         failures += found != value
-    return {"puts_ms": puts_ms, "gets_ms": gets_ms, "failures": failures}
+    cpu_s.append(time.process_time())
+    return {
+        "puts_ms": puts_ms,
+        "gets_ms": gets_ms,
+        "put_cpu_ms": (cpu_s[1] - cpu_s[0]) * 1000 / order.puts,
+        "get_cpu_ms": (cpu_s[2] - cpu_s[1]) * 1000 / order.gets,
+        "failures": failures,
+    }
