@@ -6,6 +6,7 @@ exact type: True is no number and 1 is no float.
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,11 +26,12 @@ from p2pinfer.wire.schema import (
     Size,
 )
 
-__all__ = ["FieldCodec", "bound_of", "compile_scalar", "wrong_type"]
+__all__ = ["FieldCodec", "bound_of", "compile_scalar", "packed_host", "wrong_type"]
 
 Change = Callable[[Any], Any]
 
 FLOAT_MAX = sys.float_info.max
+_HOST_TYPES = (str, bytes)
 SPAN_LAYER_MAX = 1 << 20
 """Far above any model's layer count; it only keeps a span's numbers small."""
 CONTACTS_KEPT_COUNT = 8192
@@ -254,7 +256,7 @@ def _pack_contact(where: str) -> Change:
         if type(value) is Contact and (value.peer is None or type(value.peer) is PeerId):
             place = value.endpoint
             if type(place) is Endpoint and _place_is_sound(place.host, place.port):
-                return (value.peer, place.host, place.port)
+                return (value.peer, packed_host(place.host), place.port)
         raise LocalProtocolError(f"{where} is a Contact with a plain host and a port below 65536: {value!r}")
 
     return pack
@@ -265,26 +267,40 @@ def _unpack_contact(where: str) -> Change:
         if type(value) is tuple and len(value) == 3:
             peer, host, port = value
             # Exact types first: what is kept is found by equality, and True equals 1.
-            if type(port) is int and type(host) is str and (peer is None or type(peer) is bytes):
+            if type(port) is int and type(host) in _HOST_TYPES and (peer is None or type(peer) is bytes):
                 try:
                     return _contact_of(peer, host, port)
                 except ValueError:
                     pass  # and nothing was kept of it
-        raise DecodeError(f"{where} is [peer or nil, host, port]")
+        raise DecodeError(f"{where} is [peer or nil, host or packed address, port]")
 
     return unpack
 
 
 @lru_cache(maxsize=CONTACTS_KEPT_COUNT)
-def _contact_of(peer: bytes | None, host: str, port: int) -> Contact:
+def _contact_of(peer: bytes | None, host: str | bytes, port: int) -> Contact:
     """The contact of three values of the right types.
 
     Raises:
-        ValueError: One of them is out of its bounds.
+        ValueError: One of them is out of its bounds, or could be packed and is not.
     """
-    if not _place_is_sound(host, port):
+    text = host if isinstance(host, str) else str(ipaddress.ip_address(host))
+    if not _place_is_sound(text, port) or packed_host(text) != host:
         raise ValueError("no place")
-    return Contact(None if peer is None else PeerId(peer), Endpoint(host, port))
+    return Contact(None if peer is None else PeerId(peer), Endpoint(text, port))
+
+
+@lru_cache(maxsize=HOSTS_KEPT_COUNT)
+def packed_host(host: str) -> str | bytes:
+    """Return how a contact's host travels: addresses as their 4 or 16 bytes, everything else as it is."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    # Texts of these two kinds depend on the system or on Python's version.
+    if "%" in host or (address.version == 6 and address.ipv4_mapped is not None):
+        return host
+    return address.packed if str(address) == host else host
 
 
 def _pack_span(where: str) -> Change:
