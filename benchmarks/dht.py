@@ -10,8 +10,8 @@ value. A get believes the first holder, as the stock one does; `get_of_three` he
 what one owner alone may change. A put ends when three quarters of the copies are kept; the stock one waits
 for all.
 
-p50 is the median over the rounds of each round's median, p99 that of all samples, cpu the CPU time of all nodes
-for each operation. The ratios are those of the medians, theirs by ours: above 1 this package is faster. The
+p50 is the median over the rounds of each round's median, p99 that of all samples, cpu the CPU time of all
+nodes for each operation. The ratios are those of the medians, theirs by ours: above 1 this package is faster. The
 exit code is 0 if no get missed a value.
 """
 
