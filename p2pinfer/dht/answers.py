@@ -65,9 +65,8 @@ class Answers:
     def _on_find_nodes(self, sender: Contact, peer: PeerId, message: FindNodes, now: float) -> list[Effect]:
         limits = self._config.answer
         is_proved = self._issuer.is_good(message.token, sender, now)
-        contacts_count = self._config.k if message.brief else limits.contacts_count
-        contacts = self._nearest(message.keys, peer, contacts_count)
         records = [each for key in message.keys for each in self._store.get(key, now) if message.records]
+        contacts = self._nearest(message.keys, peer, self._contacts_count(message, bool(records)))
         # Where not all fit, each answer has others, so that all holders together tell of all records.
         self._rng.shuffle(records)
         size_bytes_max = limits.body_size_bytes_max
@@ -103,6 +102,13 @@ class Answers:
             )
             for index, page in enumerate(pages)
         ]
+
+    def _contacts_count(self, message: FindNodes, has_records: bool) -> int:
+        """How many contacts to tell of for each key."""
+        if not message.brief:
+            return self._config.answer.contacts_count
+        # Who finds records here needs a few more holders at most.
+        return 2 * self._config.alpha if has_records else self._config.k
 
     def _nearest(self, keys: Sequence[bytes], asker: PeerId, count: int) -> list[Contact]:
         """The contacts nearest to each key, the nearest of all keys first; each once."""

@@ -119,8 +119,8 @@ class FindNodes(Message):
     padding: Annotated[bytes, Size(1024)] = b""
     """Zeros, in place of a token: the answer is not longer than the question."""
     brief: bool = False
-    """No more than the k nearest contacts. Where there are records, those and the contacts that fit beside
-    them on one page; `again` says that not all records did."""
+    """No more than the k nearest contacts; where there are records, those and a few contacts beside them on
+    one page, and `again` says that not all records fit it."""
 
 
 @registered
