@@ -78,8 +78,8 @@ class Answers:
     def _on_find_nodes(self, sender: Contact, peer: PeerId, message: FindNodes, now: float) -> list[Effect]:
         limits = self._config.answer
         is_proved = self._issuer.is_good(message.token, sender, now)
-        contacts = self._nearest(message.keys, peer)
         records = [each for key in message.keys for each in self._store.get(key, now) if message.records]
+        contacts = self._nearest(message.keys, peer, self._contacts_count(message, bool(records)))
         # Where not all fit, each answer has others, so that all holders together tell of all records.
         self._rng.shuffle(records)
         size_bytes_max = limits.body_size_bytes_max
@@ -89,11 +89,14 @@ class Answers:
         if frame > size_bytes_max:
             self.counters["questions_too_small"] += 1
             return []
-        pages_count_max = limits.pages_count_max if is_proved else 1
-        pages, is_cut = pack(contacts, records, size_bytes_max - frame, pages_count_max)
+        is_short = not is_proved or (message.brief and bool(records))
+        pages_count_max = 1 if is_short else limits.pages_count_max
+        pages, is_cut = pack(
+            contacts, records, size_bytes_max - frame, pages_count_max, records_first=message.brief
+        )
         is_bad_token = bool(message.token) and not is_proved
         self.counters["bad_tokens"] += is_bad_token
-        has_more = is_cut and not is_proved and (is_bad_token or len(pages[0].records) < len(records))
+        has_more = is_cut and is_short and (is_bad_token or len(pages[0].records) < len(records))
         token = self._issuer.issue(sender, now)
         return [
             Send(
@@ -113,9 +116,15 @@ class Answers:
             for index, page in enumerate(pages)
         ]
 
-    def _nearest(self, keys: Sequence[bytes], asker: PeerId) -> list[Contact]:
+    def _contacts_count(self, message: FindNodes, has_records: bool) -> int:
+        """How many contacts to tell of for each key."""
+        if not message.brief:
+            return self._config.answer.contacts_count
+        # Who finds records here needs a few more holders at most.
+        return 2 * self._config.alpha if has_records else self._config.k
+
+    def _nearest(self, keys: Sequence[bytes], asker: PeerId, count: int) -> list[Contact]:
         """The contacts nearest to each key, the nearest of all keys first; each once."""
-        count = self._config.answer.contacts_count
         if len(keys) == 1:
             return self._table.nearest(keys[0], count, but=asker)
         ranks = itertools.zip_longest(*(self._table.nearest(key, count, but=asker) for key in set(keys)))

@@ -96,9 +96,19 @@ class Asker:
     # Questions
 
     def ask_nodes(
-        self, contact: Contact, keys: Sequence[bytes], now: float, *, records: bool, lookup: LookupId | None
+        self,
+        contact: Contact,
+        keys: Sequence[bytes],
+        now: float,
+        *,
+        lookup: LookupId | None,
+        records: bool = False,
+        brief: bool = False,
     ) -> list[Effect]:
-        """Ask who is nearest to these keys, and with `records` for what is stored under them."""
+        """Ask who is nearest to these keys, and with `records` for what is stored under them.
+
+        With `brief` the answer has the k nearest and no more, or records and what fits beside them.
+        """
         token = self._tokens.token_for(contact.peer, now)
         size_bytes_max = self._config.answer.body_size_bytes_max
         message = FindNodes(
@@ -107,6 +117,7 @@ class Asker:
             records=records,
             token=token,
             padding=b"" if token else question_padding(size_bytes_max, len(keys)),
+            brief=brief,
         )
         kind = QueryKind.BOOTSTRAP if lookup is None else QueryKind.FIND
         query = self._query(kind, contact, message, now)

@@ -2,13 +2,14 @@
 
 What is changed, and why: `KBucket` reads a clock of its own, so the time is handed in here, and gives a free
 place to whoever it heard last, answered or not, so the choice is ours; `NodeHeap` searches itself for every
-push, so membership is a set here, and its hidden size is bounded. The package's 160-bit limit lies in its
+push and sorts itself for every look, so membership is a set here and its heap is kept sorted, which is still
+a heap; its hidden size is bounded. The package's 160-bit limit lies in its
 routing table alone, which is not used: these three take ids of any length.
 """
 
 from __future__ import annotations
 
-import heapq
+import bisect
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -148,6 +149,7 @@ class CandidateHeap(NodeHeap):  # type: ignore[misc]  # the package has no types
     """
 
     heap: list[tuple[int, ContactNode]]
+    """Sorted: a lookup looks at its nearest several times for each answer."""
     maxsize: int
 
     def __init__(self, key: bytes, maxsize: int) -> None:
@@ -163,9 +165,9 @@ class CandidateHeap(NodeHeap):  # type: ignore[misc]  # the package has no types
 
     @property
     def nearest(self) -> list[ContactNode]:
-        """The nearest `maxsize`, nearest first; sorted once for each change."""
+        """The nearest `maxsize`, nearest first; gathered once for each change."""
         if self._nearest is None:
-            self._nearest = [node for _, node in heapq.nsmallest(self.maxsize, self.heap)]
+            self._nearest = [node for _, node in self.heap[: self.maxsize]]
         return self._nearest
 
     def knows(self, peer: bytes) -> bool:
@@ -180,18 +182,29 @@ class CandidateHeap(NodeHeap):  # type: ignore[misc]  # the package has no types
 
     def push(self, nodes: list[ContactNode]) -> None:
         """Add those that are not in yet, and let go of the farthest where they are too many."""
-        for node in nodes:  # one by one: the same node twice would stand in the heap, which cannot order it
-            super().push(node)
-            self._ids.add(node.id)
+        target: int = self.node.long_id
+        for node in nodes:
+            if node.id not in self._ids:  # so no two have one distance, and nodes are never compared
+                bisect.insort(self.heap, (node.long_id ^ target, node))
+                self._ids.add(node.id)
+        for _, node in self.heap[4 * self.maxsize :]:
+            self._ids.remove(node.id)
+        del self.heap[4 * self.maxsize :]
         self._nearest = None
-        if len(self.heap) > 4 * self.maxsize:
-            self.heap = heapq.nsmallest(4 * self.maxsize, self.heap)
-            self._ids = {node.id for _, node in self.heap}
 
     def remove(self, peers: Iterable[bytes]) -> None:
         """Let go of some, whoever is next moves up."""
         gone = self._ids.intersection(peers)
         if gone:
-            super().remove(gone)
+            self.heap = [pair for pair in self.heap if pair[1].id not in gone]
             self._ids -= gone
             self._nearest = None
+
+    def popleft(self) -> ContactNode | None:
+        """Take the nearest out; None where there is none."""
+        if not self.heap:
+            return None
+        _, node = self.heap.pop(0)
+        self._ids.remove(node.id)
+        self._nearest = None
+        return node

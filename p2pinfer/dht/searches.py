@@ -216,7 +216,9 @@ class Searches:
             for contact, keys in running.search.choose_next():
                 if running.regions and is_get:
                     keys = tuple(dict.fromkeys((*keys, *running.regions)))
-                effects += self._asker.ask_nodes(contact, keys, now, records=is_get, lookup=running.id)
+                effects += self._asker.ask_nodes(
+                    contact, keys, now, lookup=running.id, records=is_get, brief=running.is_brief
+                )
             if not running.search.is_done:
                 return effects
             if not self._look_again(running, now):

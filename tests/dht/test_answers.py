@@ -1,5 +1,6 @@
 """What others can make a peer do: sizes, tokens, rates."""
 
+import dataclasses
 import random
 
 from hypothesis import given, settings
@@ -264,3 +265,31 @@ def test_a_flood_is_dropped_unanswered() -> None:
     got = [served.receive(ASKER, peer_id(900), DhtPing(n), 0.0) for n in range(300)]
     assert sum(bool(effects) for effects in got) == 100
     assert served.counters["questions_over_rate"] == 200
+
+
+def test_a_brief_answer_has_the_k_nearest_on_one_page() -> None:
+    served = answers(contacts=60)
+    token = ask(served, question())[0].token
+    (page,) = ask(served, dataclasses.replace(question(token), brief=True))
+    whole = ask(served, question(token))
+    assert page.contacts == tuple(each for part in whole for each in part.contacts)[:20]
+    assert not page.again
+    assert encoded_size(page) <= 1000
+
+
+def test_a_brief_answer_has_records_before_a_few_contacts() -> None:
+    served = answers(contacts=60, records=1)
+    token = ask(served, question())[0].token
+    (page,) = ask(served, dataclasses.replace(question(token), brief=True))
+    assert len(page.records) == page.records_count == 1
+    assert len(page.contacts) == 2 * DhtConfig().alpha
+    assert not page.again
+
+
+def test_a_brief_answer_that_lacks_records_says_so() -> None:
+    served = answers(contacts=60, records=9)
+    token = ask(served, question())[0].token
+    (page,) = ask(served, dataclasses.replace(question(token), brief=True))
+    assert 1 <= len(page.records) < page.records_count == 9
+    assert page.again
+    assert encoded_size(page) <= 1000

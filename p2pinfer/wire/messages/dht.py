@@ -122,6 +122,9 @@ class FindNodes(Message):
     """The token of an earlier FoundNodes; empty where there is none."""
     padding: Annotated[bytes, Size(1024)] = b""
     """Zeros, in place of a token: the answer is not longer than the question."""
+    brief: bool = False
+    """No more than the k nearest contacts; where there are records, those and a few contacts beside them on
+    one page, and `again` says that not all records fit it."""
 
 
 @registered
@@ -142,7 +145,7 @@ class FoundNodes(Message):
     records_count: Annotated[int, Between(0, 1 << 20)] = 0
     """Records held under the keys, told here or not: whether there are more than the pages have."""
     again: bool = False
-    """There is more, but not for an unproved address: ask again with this token."""
+    """There is more, but not for an unproved address or not on one page: ask again with this token."""
     contacts: Annotated[tuple[Contact, ...], Count(CONTACTS_COUNT_MAX)] = ()
     records: Annotated[tuple[DhtRecord, ...], Count(32)] = ()
 
