@@ -1,6 +1,7 @@
-"""What a lookup finds, costs and takes in a DHT of thousands of simulated peers: whole, half dead, with liars.
+"""What a lookup finds, costs and takes in a DHT of thousands of peers: whole, half dead, with liars.
 
-    python -m simulations.dht [--json] [--nodes 5000] [--lookups 200] [--seed 1] [--form joins|tables] [--bytes]
+    python -m simulations.dht [--json] [--nodes 5000] [--lookups 200] [--seed 1]
+                              [--form joins|tables] [--bytes]
                               [--dead 0.5 | --adversaries 0.2 [--disjoint 4] | --churn 1800 [--hours 6]
                               [--sessions weibull|exponential] [--ttl 7200]]
 

@@ -1,10 +1,12 @@
 """Peers that come and go while records are stored and looked for.
 
-1. Sessions are independent. "weibull" has shape 0.59, as measured in Kad (Stutzbach and Rejaie, "Understanding
-   churn in peer-to-peer networks", 2006): many are short and some are very long. "exponential" forgets how long a
-   peer has been there, so it ends more of the old ones: the harsher one for what is stored.
+1. Sessions are independent. "weibull" has shape 0.59, as measured in Kad (Stutzbach and Rejaie,
+   "Understanding churn in peer-to-peer networks", 2006): many are short and some are very long.
+   "exponential" forgets how long a peer has been there, so more of the old ones end: it is the harsher one
+   for what is stored.
 2. A peer ends without a word; at the same moment another comes, with a new id. So the number stays the same.
-3. A record is live while its owner's expiry is not reached. Owners leave as others do, and then nobody renews it.
+3. A record is live while its owner's expiry is not reached. Owners leave as others do, and then nobody
+   renews it.
 """
 
 from __future__ import annotations

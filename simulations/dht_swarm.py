@@ -1,7 +1,7 @@
 """A swarm of real DHT cores that joins through its own members, and those in it that lie.
 
-1. Joins are real: a peer asks one that joined before it, looks itself up and fills its buckets. `form_tables` is
-   quicker and no more than a guess at the same: k random peers of every bucket.
+1. Joins are real: a peer asks one that joined before it, looks itself up and fills its buckets.
+   `form_tables` is quicker and no more than a guess at the same: k random peers of every bucket.
 2. Signatures are stand-ins and nobody checks them: Ed25519 would take most of the time.
 3. Nothing depends on the order of sets or on hash(): one seed, one run, in every process.
 """
@@ -21,7 +21,7 @@ from p2pinfer.effects import Effect, Message, Send
 from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.testing import Host, World
 from p2pinfer.testing.network import Path
-from p2pinfer.wire.messages.dht import FindNodes, FoundNodes, Stored, StoreRecord
+from p2pinfer.wire.messages.dht import PAGES_COUNT_MAX, FindNodes, FoundNodes, Stored, StoreRecords
 from simulations.swim_swarm import sign
 
 __all__ = ["DhtSwarm", "Poisoner", "Ring", "place"]
@@ -107,12 +107,13 @@ class Poisoner:
         """Lie to whoever asks; be honest otherwise, so that the own table stays good."""
         if isinstance(message, FindNodes):
             return [*self._core.heard(sender, now), *self._lie(sender, message)]
-        if isinstance(message, StoreRecord):
-            return [Send(sender, Stored(message.query, "stored"))]
+        if isinstance(message, StoreRecords):
+            return [Send(sender, Stored(message.query, ("stored",) * len(message.records)))]
         return self._core.receive(sender, message, now)
 
     def _lie(self, sender: Contact, message: FindNodes) -> list[Effect]:
-        told = self._accomplices.nearest(message.key, self._contacts_count)
+        told = [each for key in message.keys for each in self._accomplices.nearest(key, self._contacts_count)]
+        told = told[: _PAGE_CONTACTS_COUNT * PAGES_COUNT_MAX]
         pages = [told[at : at + _PAGE_CONTACTS_COUNT] for at in range(0, len(told), _PAGE_CONTACTS_COUNT)]
         return [
             Send(
@@ -122,6 +123,7 @@ class Poisoner:
                     page=page,
                     page_count=len(pages),
                     token=bytes(8),
+                    seen=sender.endpoint,
                     contacts=tuple(contacts),
                 ),
             )
