@@ -92,12 +92,11 @@ class AttackedSwarm(DhtSwarm):
         return added
 
     def introduce(self, attackers: Iterable[Host], victims: Iterable[Host]) -> None:
-        """Let every attacker ping every victim, so that it is taken for a candidate."""
+        """Let every attacker ask every victim something, so that it is taken for a candidate."""
+        question = FindNodes(query=1, keys=(bytes(32),), padding=bytes(900))
         to = [victim.contact for victim in victims]
         for attacker in attackers:
-            attacker.call(
-                lambda core, now: [Send(contact, DhtPing(number)) for number, contact in enumerate(to)]
-            )
+            attacker.call(lambda core, now: [Send(contact, question) for contact in to])
 
     def told(self, host: Host) -> set[PeerId]:
         """Whom a peer would tell others of."""
