@@ -18,7 +18,7 @@ peers look for random keys, all within a second, without time for anybody to not
 
 What is printed:
 
-    recall           share of the truly nearest 20 honest living peers that a lookup found
+    recall           share of the honest among the truly nearest 20 living peers that a lookup found
     success          lookups that found the nearest honest living peer; with `--churn` the share of live
                      records that were found: stored, and not past what their owner said, who may be gone
     records_found    with adversaries: gets that found the record put before by somebody else
@@ -90,7 +90,8 @@ class Plan:
     @property
     def config(self) -> DhtConfig:
         """The DHT's settings."""
-        return DhtConfig.wan()
+        paths: dict[str, Any] = {} if self.disjoint == 1 else {"disjoint": self.disjoint}
+        return replace(DhtConfig.wan(), **paths)
 
 
 def simulate(plan: Plan) -> dict[str, Any]:

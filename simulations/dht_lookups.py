@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ __all__ = ["Lookups", "median_round_trip_s", "quantile"]
 
 TTL_S = 3600.0
 ROUND_TRIPS_COUNT = 10_001
+_NEAR_COUNT = 100
+"""Enough to have the nearest honest peer among them, whoever else is near."""
 
 
 @dataclass(slots=True)
@@ -114,19 +117,21 @@ class Lookups:
             self.found.append(self._judge(host, item, lookup))
 
     def _judge(self, host: Host, item: LookupDone, lookup: _Open) -> Found:
-        hosts, k = self._swarm.world.network.listeners, self._swarm.config.k
-        true = [
+        swarm = self._swarm
+        near = [
             contact.peer
-            for contact in lookup.living.nearest(item.key, 2 * k)
-            if contact != host.contact and contact.endpoint in hosts and hosts[contact.endpoint].up
-        ][:k]
+            for contact in lookup.living.nearest(item.key, _NEAR_COUNT)
+            if contact != host.contact and contact.peer not in swarm.gone_at
+        ]
+        liars = swarm.accomplices.peers
+        true = [peer for peer in near[: swarm.config.k] if peer not in liars]
         got = {contact.peer for contact in item.nearest}
         return Found(
-            recall=sum(peer in got for peer in true) / len(true),
-            is_success=true[0] in got,
+            recall=sum(peer in got for peer in true) / len(true) if true else 1.0,
+            is_success=next((peer for peer in near if peer not in liars), None) in got,
             queries=item.queries,
-            took_s=self._swarm.world.now - lookup.begun,
-            dead_count=len(got - lookup.living.peers - self._swarm.accomplices.peers),
+            took_s=swarm.world.now - lookup.begun,
+            dead_count=sum(swarm.gone_at.get(peer, math.inf) <= lookup.begun for peer in got),
         )
 
     def _who_lives(self) -> Ring:

@@ -138,6 +138,7 @@ class DhtSwarm:
         hosts: Everybody that was added and not removed; adversaries too.
         accomplices: The adversaries among all that ever come.
         changes_count: How often somebody came or went.
+        gone_at: When each of those went that did.
     """
 
     def __init__(self, world: World, config: DhtConfig, adversaries: Collection[int] = ()) -> None:
@@ -147,6 +148,7 @@ class DhtSwarm:
         self._rng = world.rng("swarm")
         self._started_at: dict[str, float] = {}
         self.changes_count = 0
+        self.gone_at: dict[PeerId | None, float] = {}
         self._made_count = 0
         self._adversaries = frozenset(adversaries)
         self.accomplices = Ring(_contact(index) for index in adversaries)
@@ -160,8 +162,8 @@ class DhtSwarm:
         return [host for host in self.hosts if host.up and not isinstance(host.core, Poisoner)]
 
     def living(self) -> Ring:
-        """The honest that are up, to be found by key."""
-        return Ring(host.contact for host in self.alive)
+        """All that are up, adversaries too, to be found by key."""
+        return Ring(host.contact for host in self.hosts if host.up)
 
     def add(self) -> Host:
         """Start a peer that nobody knows yet."""
@@ -191,6 +193,7 @@ class DhtSwarm:
         """End a peer without a word."""
         host.crash()
         self.changes_count += 1
+        self.gone_at[host.contact.peer] = self.world.now
 
     def total(self, counter: str) -> int:
         """The sum of a counter over all."""
