@@ -82,7 +82,8 @@ def test_with_a_fifth_of_liars_disjoint_paths_find_what_one_path_misses() -> Non
 
 def test_records_outlive_their_holders_and_owners() -> None:
     result = simulate(Plan(nodes=60, form="tables", churn=600.0, hours=0.5, ttl=1800.0))
-    assert result["peers_gone"] > 60 and result["gets_of_orphans"] > 10, "there must be something to bear"
+    assert result["peers_gone"] > 60, "there must be something to bear"
+    assert result["gets_of_orphans"] > 10
     assert result["success"] >= 0.98
     assert result["dead_in_result"] == 0
 
