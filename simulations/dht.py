@@ -90,8 +90,7 @@ class Plan:
     @property
     def config(self) -> DhtConfig:
         """The DHT's settings."""
-        paths: dict[str, Any] = {} if self.disjoint == 1 else {"disjoint": self.disjoint}
-        return replace(DhtConfig.wan(), **paths)
+        return replace(DhtConfig.wan(), disjoint=self.disjoint)
 
 
 def simulate(plan: Plan) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from p2pinfer.dht.news import LookupDone
+from p2pinfer.dht.put import Put
 from p2pinfer.effects import Effect
 from p2pinfer.testing import Host, World
 from simulations.dht_swarm import DhtSwarm, Ring
@@ -71,12 +72,12 @@ class Lookups:
 
     def put(self, host: Host, key: bytes, *, ttl_s: float = TTL_S) -> None:
         """Let a peer store a record under a key."""
-        value = key[:8]
-        self._start(host, "put", lambda core, now: core.put(key, value, subkey=b"", ttl_s=ttl_s, now=now))
+        wanted = Put(key=key, value=key[:8], ttl_s=ttl_s)
+        self._start(host, "put", lambda core, now: core.put(wanted, now))
 
     def get(self, host: Host, key: bytes) -> None:
         """Let a peer look for the record under a key."""
-        self._start(host, "get", lambda core, now: core.get(key, now))
+        self._start(host, "get", lambda core, now: core.get([key], now))
 
     def figures(self, round_trip_s: float) -> dict[str, Any]:
         """What was found, asked and waited for; a lookup without an end is a failed one."""
@@ -110,9 +111,9 @@ class Lookups:
         if lookup is None:
             return
         if lookup.kind == "get":
-            self.gets.append(any(record.value == item.key[:8] for record in item.values))
+            self.gets.append(any(record.value == item.keys[0][:8] for record in item.values))
         elif lookup.kind == "put":
-            self.stored[item.key] = item.stored_at
+            self.stored[item.keys[0]] = item.stored_at
         else:
             self.found.append(self._judge(host, item, lookup))
 
@@ -120,7 +121,7 @@ class Lookups:
         swarm = self._swarm
         near = [
             contact.peer
-            for contact in lookup.living.nearest(item.key, _NEAR_COUNT)
+            for contact in lookup.living.nearest(item.keys[0], _NEAR_COUNT)
             if contact != host.contact and contact.peer not in swarm.gone_at
         ]
         liars = swarm.accomplices.peers
