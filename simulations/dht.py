@@ -5,9 +5,10 @@
                               [--dead 0.5 | --adversaries 0.2 [--disjoint 4] | --churn 1800 [--hours 6]
                               [--sessions weibull|exponential] [--ttl 7200]]
 
-The cores are the real ones; clock, network and signatures are simulated. The peers join one after another
-through those that joined before (`--form tables` fills their tables instead, which is quicker). Then random
-peers look for random keys, all within a second, without time for anybody to notice what went wrong:
+The cores are the real ones; clock, network and signatures are simulated. The peers join one after another,
+each through three that joined before, one of them honest (`--form tables` fills their tables instead, which is
+quicker). Then random peers look for random keys, all within a second, without time for anybody to notice
+what went wrong:
 
     --dead 0.5          half of the peers end at the same moment, just before
     --adversaries 0.2   a fifth is in league from the start, and answers every question with those of them

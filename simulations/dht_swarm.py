@@ -28,6 +28,8 @@ __all__ = ["DhtSwarm", "Poisoner", "Ring", "place"]
 
 _JOINED_S = 1.0
 """Nobody joins through a peer that started so short a time ago."""
+_ENTRIES_COUNT = 3
+"""Members that a peer knows when it joins."""
 _TRIES_COUNT = 64
 _ROUND_TRIP_S = 0.1
 """What peers of filled tables believe to have measured."""
@@ -176,18 +178,26 @@ class DhtSwarm:
         return host
 
     def start_one(self) -> Host:
-        """Start a peer and let it join through a random one that is up and has been for a moment."""
-        host, now = self.add(), self.world.now
-        for _ in range(_TRIES_COUNT):
-            entry = self._rng.choice(self.hosts)
-            if entry.up and self._started_at[entry.name] <= now - _JOINED_S:
-                break
-        else:
-            entry = next(other for other in self.hosts if other.up)
-        if entry is not host:
-            nameless = Contact(None, entry.contact.endpoint)
-            host.call(lambda core, at: core.bootstrap([nameless], at))
+        """Start a peer and let it join through some that are up and have been for a moment.
+
+        One of them is honest: whoever is led in by liars alone has never seen anything else.
+        """
+        entries = [self._choose_entry(is_honest=True)]
+        entries += [self._choose_entry(is_honest=False) for _ in range(_ENTRIES_COUNT - 1)]
+        host = self.add()
+        nameless = [Contact(None, entry.contact.endpoint) for entry in entries if entry is not None]
+        self._rng.shuffle(nameless)
+        host.call(lambda core, at: core.bootstrap(nameless, at))
         return host
+
+    def _choose_entry(self, *, is_honest: bool) -> Host | None:
+        """A random peer to join through; None where there is nobody yet."""
+        for _ in range(_TRIES_COUNT if self.hosts else 0):
+            entry = self._rng.choice(self.hosts)
+            has_joined = entry.up and self._started_at[entry.name] <= self.world.now - _JOINED_S
+            if has_joined and not (is_honest and isinstance(entry.core, Poisoner)):
+                return entry
+        return self.hosts[0] if self.hosts else None
 
     def crash(self, host: Host) -> None:
         """End a peer without a word."""
