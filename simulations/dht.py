@@ -2,18 +2,19 @@
 
     python -m simulations.dht [--json] [--nodes 5000] [--lookups 200] [--seed 1]
                               [--form joins|tables] [--bytes]
-                              [--dead 0.5 | --adversaries 0.2 [--disjoint 4] | --churn 1800 [--hours 6]
-                              [--sessions weibull|exponential] [--ttl 7200]]
+                              [--dead 0.5 | --adversaries 0.2 [--disjoint 4] [--lies lookups|joins] |
+                               --churn 1800 [--hours 6] [--sessions weibull|exponential] [--ttl 7200]]
 
 The cores are the real ones; clock, network and signatures are simulated. The peers join one after another,
-each through three that joined before, one of them honest (`--form tables` fills their tables instead, which is
-quicker). Then random peers look for random keys, all within a second, without time for anybody to notice
+each through three that joined before, one of them honest (`--form tables` fills their tables instead, which
+is quicker). Then random peers look for random keys, all within a second, without time for anybody to notice
 what went wrong:
 
     --dead 0.5          half of the peers end at the same moment, just before
-    --adversaries 0.2   a fifth is in league from the start, and answers every question with those of them
-                        that are nearest to the key, as in S/Kademlia (Baumgart and Mies 2007); the same run
-                        without disjoint paths is printed beside it
+    --adversaries 0.2   a fifth is in league, and answers every question with those of them that are nearest
+                        to the key, as in S/Kademlia (Baumgart and Mies 2007): from just before the lookups,
+                        or with `--lies joins` from the start, so that joins are led astray as well; the same
+                        run without disjoint paths is printed beside it
     --churn 1800        peers come and go for `--hours`, with sessions of 1800 s in the median; records are
                         stored, owners leave like others, and what lives is looked for
 
@@ -75,6 +76,8 @@ class Plan:
     """Share of the peers that end before the lookups."""
     adversaries: float = 0.0
     """Share of the peers that lie."""
+    lies: str = "lookups"
+    """From when on they do."""
     disjoint: int = 1
     """Disjoint paths of each lookup."""
     churn: float = 0.0
@@ -107,7 +110,9 @@ def simulate(plan: Plan) -> dict[str, Any]:
         world.network.carry = meter
     gc.freeze()
     gc.disable()  # peers are millions of objects that stay: to look through them again and again is in vain
+    swarm.are_lying = plan.lies == "joins"
     _form(swarm, plan)
+    swarm.turn()
     forming = (meter.datagram_bytes, swarm.total("queries"), time.monotonic() - began_s)
     lookups = Lookups(swarm)
     figures = churn(swarm, lookups, plan) if plan.churn else _look(swarm, lookups, plan)
@@ -119,6 +124,7 @@ def simulate(plan: Plan) -> dict[str, Any]:
         "form": plan.form,
         "dead": plan.dead,
         "adversaries": plan.adversaries,
+        "lies": plan.lies,
         "disjoint": plan.disjoint,
         **lookups.figures(median_round_trip_s(world)),
         **figures,
@@ -180,6 +186,7 @@ def main() -> int:
     parser.add_argument("--bytes", action="store_true", help="measure what is sent")
     parser.add_argument("--dead", type=float, default=0.0, help="share of peers, 0 to 1")
     parser.add_argument("--adversaries", type=float, default=0.0, help="share of peers, 0 to 1")
+    parser.add_argument("--lies", choices=("lookups", "joins"), default="lookups", help="from when on")
     parser.add_argument("--disjoint", type=int, default=1, help="paths of each lookup")
     parser.add_argument("--churn", type=float, default=0.0, help="median session, seconds")
     parser.add_argument("--hours", type=float, default=6.0, help="of the swarm's time, with --churn")

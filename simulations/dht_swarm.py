@@ -95,9 +95,13 @@ class Poisoner:
 
     S/Kademlia's adversary (Baumgart and Mies 2007, section 5): they know each other, answer every question
     with those of them that are nearest to the key, and are members like others in all else.
+
+    Attributes:
+        is_lying: Whether it does so yet.
     """
 
     def __init__(self, core: DhtCore, accomplices: Ring, contacts_count: int) -> None:
+        self.is_lying = True
         self._core = core
         self._accomplices = accomplices
         self._contacts_count = contacts_count
@@ -107,6 +111,8 @@ class Poisoner:
 
     def receive(self, sender: Contact, message: Message, now: float) -> list[Effect]:
         """Lie to whoever asks; be honest otherwise, so that the own table stays good."""
+        if not self.is_lying:
+            return self._core.receive(sender, message, now)
         if isinstance(message, FindNodes):
             return [*self._core.heard(sender, now), *self._lie(sender, message)]
         if isinstance(message, StoreRecords):
@@ -139,6 +145,7 @@ class DhtSwarm:
     Attributes:
         hosts: Everybody that was added and not removed; adversaries too.
         accomplices: The adversaries among all that ever come.
+        are_lying: Whether adversaries that start from now on lie at once.
         changes_count: How often somebody came or went.
         gone_at: When each of those went that did.
     """
@@ -149,6 +156,7 @@ class DhtSwarm:
         self.hosts: list[Host] = []
         self._rng = world.rng("swarm")
         self._started_at: dict[str, float] = {}
+        self.are_lying = True
         self.changes_count = 0
         self.gone_at: dict[PeerId | None, float] = {}
         self._made_count = 0
@@ -162,6 +170,13 @@ class DhtSwarm:
     def alive(self) -> list[Host]:
         """The honest that are up."""
         return [host for host in self.hosts if host.up and not isinstance(host.core, Poisoner)]
+
+    def turn(self) -> None:
+        """Let all adversaries lie from now on."""
+        self.are_lying = True
+        for host in self.hosts:
+            if isinstance(host.core, Poisoner):
+                host.core.is_lying = True
 
     def living(self) -> Ring:
         """All that are up, adversaries too, to be found by key."""
@@ -258,6 +273,8 @@ class DhtSwarm:
             )
             if index not in self._adversaries:
                 return core
-            return Poisoner(core, self.accomplices, self.config.answer.contacts_count)
+            liar = Poisoner(core, self.accomplices, self.config.answer.contacts_count)
+            liar.is_lying = self.are_lying
+            return liar
 
         return make

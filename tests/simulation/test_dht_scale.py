@@ -73,11 +73,10 @@ def test_with_half_of_all_dead_at_once_the_living_are_found() -> None:
     assert result["dead_in_result"] == 0
 
 
-def test_with_a_fifth_of_liars_disjoint_paths_find_what_one_path_misses() -> None:
-    with_paths = simulate(replace(SMALL, adversaries=0.2, disjoint=4))
-    assert with_paths["success"] >= 0.95
-    assert with_paths["records_found"] >= 0.95
-    assert simulate(replace(SMALL, adversaries=0.2))["success"] < with_paths["success"]
+def test_a_fifth_of_liars_hides_next_to_nothing_from_disjoint_paths() -> None:
+    result = simulate(replace(SMALL, adversaries=0.2, disjoint=4))
+    assert result["success"] >= 0.99
+    assert result["records_found"] >= 0.99
 
 
 def test_records_outlive_their_holders_and_owners() -> None:
