@@ -335,7 +335,7 @@ def test_a_flood_of_records_from_one_address_pushes_out_nobody_elses() -> None:
     for index in range(5):
         swarm.put(swarm.hosts[index], key_of("value", f"honest {index}"), b"value", ttl_s=60.0)
     target = swarm.hosts[9]
-    liar = swarm.add_attackers(ground(KEY, 1), nothing)[0]
+    liar = swarm.add_attackers(scattered(swarm.rng, ["5.6.7.8"]), nothing)[0]
     now = swarm.world.now
     for number in range(400):
         key = key_of("value", f"flood {number}")
