@@ -15,6 +15,7 @@ Departs from the paper: buckets stand by prefix length and never split, which is
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections import Counter
 
@@ -241,7 +242,7 @@ class RoutingTable:
         bucket = self._buckets.get(prefix)
         if bucket is None:
             bucket = self._buckets[prefix] = Bucket(self._own, prefix, self._config.k, now)
-            bucket.last_updated = -1.0  # no lookup has passed through it yet
+            bucket.last_updated = -math.inf  # no lookup has passed through it yet
         return bucket
 
     def _is_admissible(self, contact: Contact) -> bool:

@@ -69,6 +69,17 @@ def test_every_page_fits_a_datagram_and_nothing_is_lost() -> None:
     assert len({each.owner for page in pages for each in page.records}) == 6
 
 
+def test_many_short_answers_tell_of_more_than_one() -> None:
+    """Where one page has no room for all, the nearest are in each, and all k nearest in twenty."""
+    served = answers(contacts=60)
+    nearest = {each.peer for each in served._table.nearest(bytes(32), 9)}
+    pages = [ask(served, question()) for _ in range(20)]
+    told = [{each.peer for each in page.contacts} for page, *others in pages if not others]
+    assert len(told) == 20
+    assert all(nearest <= each and len(each) < 20 for each in told)
+    assert {each.peer for each in served._table.nearest(bytes(32), 20)} <= set().union(*told)
+
+
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(
     st.lists(st.integers(0, 39), max_size=30),
