@@ -47,10 +47,24 @@ HINT_INTERVAL_S = 0.1
 """Between two holders that are asked: SWIM's answer to one may make the others known."""
 FOUND_COUNT_MAX = 64
 """Holders of an answer that wait to be asked."""
+AWAITED_S = 2.0
+"""How long a holder that is asked may take until SWIM knows it: a ping, or a state exchange."""
 PER_ENDPOINT_COUNT_MAX = 2
 """Of them at one address: owners cost nothing to make up, and an address may be a stranger's."""
 
 _Place = tuple[bytes, bytes]
+
+
+@dataclass(slots=True)
+class _Sought:
+    """A model that the DHT was asked about."""
+
+    not_before: float
+    """When it may be asked about again."""
+    due_at: float | None
+    """When the question is to go out; None once it has."""
+    awaited_until: float = 0.0
+    """Until then SWIM may come to know what was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +114,7 @@ class Holdings:
         self._withdrawn: dict[_Place, float] = {}
         self._putting: set[LookupId] = set()
         self._asking: dict[LookupId, tuple[bytes, ...]] = {}
-        self._not_before: OrderedDict[bytes, float] = OrderedDict()
-        self._due: dict[bytes, float] = {}
+        self._sought: OrderedDict[bytes, _Sought] = OrderedDict()
         self._found: deque[tuple[bytes, Contact]] = deque()
         self._hint_at = 0.0
         self._counts: Counter[str] = Counter()
@@ -153,17 +166,19 @@ class Holdings:
 
     def seek(self, digest: bytes, now: float) -> None:
         """Ask the DHT who holds layers of a model, unless that was done a short while ago."""
-        if now < self._not_before.get(digest, now):
+        sought = self._sought.get(digest)
+        if sought is not None and now < sought.not_before:
             return
-        self._not_before[digest] = now + SEEK_INTERVAL_S
-        self._not_before.move_to_end(digest)
-        if len(self._not_before) > MODELS_COUNT_MAX:
-            self._due.pop(self._not_before.popitem(last=False)[0], None)
-        self._due[digest] = now
+        self._sought[digest] = _Sought(now + SEEK_INTERVAL_S, now)
+        self._sought.move_to_end(digest)
+        if len(self._sought) > MODELS_COUNT_MAX:
+            self._sought.popitem(last=False)
 
-    def is_seeking(self, digest: bytes) -> bool:
-        """Whether a question about a model is to be asked, or is not answered yet."""
-        return digest in self._due or any(digest in digests for digests in self._asking.values())
+    def is_seeking(self, digest: bytes, now: float) -> bool:
+        """Whether a question about a model is open, or holders that were found may yet be known to SWIM."""
+        sought = self._sought.get(digest)
+        is_asked = any(digest in digests for digests in self._asking.values())
+        return is_asked or (sought is not None and (sought.due_at is not None or now < sought.awaited_until))
 
     def take_found(self, now: float) -> Contact | None:
         """Return the next holder to ask, if one is due."""
@@ -190,6 +205,8 @@ class Holdings:
         found = self._chosen(done.values, digests)
         self._found.extend(found)
         self._counts["found"] += len(found)
+        for digest in {digest for digest, _ in found} & self._sought.keys():
+            self._sought[digest].awaited_until = now + AWAITED_S
         return [Notify(HoldersFound(digests, len(found)))]
 
     def _chosen(
@@ -225,15 +242,20 @@ class Holdings:
         for place in [place for place, until in self._withdrawn.items() if now >= until]:
             del self._withdrawn[place]
             effects += self._dht.unput(*place, now)
-        due = [digest for digest, at in self._due.items() if now >= at][:KEYS_COUNT_MAX]
+        due = [
+            each
+            for each, sought in self._sought.items()
+            if sought.due_at is not None and now >= sought.due_at
+        ]
         if due:
-            effects += self._ask(tuple(due), now)
+            effects += self._ask(tuple(due[:KEYS_COUNT_MAX]), now)
         return effects
 
     @property
     def deadline(self) -> float | None:
         """When `tick` or `take_found` wants to be called next."""
-        times = [*self._due.values(), *self._withdrawn.values()]
+        times = [sought.due_at for sought in self._sought.values() if sought.due_at is not None]
+        times += self._withdrawn.values()
         if self._tell_at is not None:
             times.append(self._tell_at)
         if self._found:
@@ -249,10 +271,10 @@ class Holdings:
             lookup, effects = self._dht.get([holders_key(digest) for digest in digests], now)
         except Overloaded:
             for digest in digests:
-                self._due[digest] = now + RETRY_S
+                self._sought[digest].due_at = now + RETRY_S
             return []
         for digest in digests:
-            del self._due[digest]
+            self._sought[digest].due_at = None
         self._asking[lookup] = digests
         self._counts["questions"] += 1
         return effects

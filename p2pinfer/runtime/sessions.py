@@ -14,7 +14,8 @@ import math
 import trio
 
 from p2pinfer.effects import Effect
-from p2pinfer.errors import Cancelled
+from p2pinfer.errors import Cancelled, NoChain
+from p2pinfer.holdings import HoldersFound
 from p2pinfer.ids import SessionId
 from p2pinfer.inference.generation import Request
 from p2pinfer.inference.news import GenerationFailed, PromptRead, Recovered, Sampled
@@ -23,10 +24,14 @@ from p2pinfer.runtime.answer import News
 from p2pinfer.runtime.composition import Parts
 from p2pinfer.runtime.load import Load
 from p2pinfer.runtime.progress import Activity
+from p2pinfer.swim.news import MemberJoined, MemberUpdated
 
 __all__ = ["Sessions"]
 
 _log = logging.getLogger(__name__)
+
+HOLDERS_TIMEOUT_S = 3.0
+"""How long a request waits for holders that only the DHT knows: a lookup, and a ping to each."""
 
 
 class Sessions:
@@ -44,13 +49,39 @@ class Sessions:
         self._load = load
         self._token = trio.lowlevel.current_trio_token()
         self._readers: dict[SessionId, trio.MemorySendChannel[News]] = {}
+        self._noted = trio.Event()
 
     async def open(self, request: Request) -> tuple[SessionId, trio.MemoryReceiveChannel[News]]:
         """Begin a generation; its news come on the channel.
 
+        Where SWIM knows no holder of some layers, the DHT is asked once, and the holders that it names get a
+        moment to answer.
+
         Raises:
             UnavailableError: A kind of it, as for `Peer.generate`.
         """
+        try:
+            return await self._open(request)
+        except NoChain:
+            if not await self._holders_come(request):
+                raise
+        return await self._open(request)
+
+    async def _holders_come(self, request: Request) -> bool:
+        """Wait for holders that the DHT names, as long as some may come; whether all layers are held then."""
+        core, digest, now = self._parts.core, request.digest, self._parts.clock.now
+        with trio.move_on_after(HOLDERS_TIMEOUT_S):
+            while core.unheld(digest, request.layer_count) and core.holdings.is_seeking(digest, now()):
+                self._noted = trio.Event()
+                await self._noted.wait()
+        return not core.unheld(digest, request.layer_count)
+
+    def noted(self, news: object) -> None:
+        """Take news of members, and of what the DHT says of holders."""
+        if isinstance(news, MemberJoined | MemberUpdated | HoldersFound):
+            self._noted.set()
+
+    async def _open(self, request: Request) -> tuple[SessionId, trio.MemoryReceiveChannel[News]]:
         sender, receiver = trio.open_memory_channel[News](math.inf)
         opened: list[SessionId] = []
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from p2pinfer.dht.news import LookupDone
+from p2pinfer.effects import Effect
 from p2pinfer.errors import NoChain
 from p2pinfer.holdings import HOLDERS, TTL_S, HoldersFound, held_span, holders_key
 from p2pinfer.ids import Span
@@ -50,6 +51,7 @@ def test_every_holder_has_one_record_with_its_span_and_address() -> None:
     by_owner = {record.owner: held_span(record) for record in records}
     for name in ("a0", "b0", "c0", "a1", "b1", "c1"):
         contact = swarm.world.hosts[name].contact
+        assert contact.peer is not None
         held = by_owner[contact.peer]
         assert held is not None
         assert (held.endpoint, held.model, held.layer_count) == (contact.endpoint, "hash:12", 12)
@@ -112,7 +114,7 @@ def test_a_question_is_one_walk_for_all_models() -> None:
     asked: list[FindNodes] = []
     digests = [bytes([number]) * 32 for number in range(5)]
 
-    def seek(core: PeerCore, now: float) -> tuple[None, list[object]]:
+    def seek(core: PeerCore, now: float) -> tuple[None, list[Effect]]:
         for digest in digests:
             core._seek(digest, now)
         return None, []
