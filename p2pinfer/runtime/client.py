@@ -26,6 +26,7 @@ from p2pinfer.wire.messages.client import (
     Summary,
     TextPiece,
 )
+from p2pinfer.wire.messages.dht_use import DhtAnswer, DhtCommand
 from p2pinfer.wire.messages.keyring import KeyringAnswer, KeyringCommand
 
 __all__ = ["Client", "connect"]
@@ -73,6 +74,23 @@ class Client:
             reply = await responses.one()
         if not isinstance(reply, KeyringAnswer):
             raise RemoteProtocolError(f"the node answered a KeyringCommand with {type(reply).__name__}")
+        answer: dict[str, Any] = json.loads(reply.json)
+        return answer
+
+    async def dht(self, action: str, **what: Any) -> dict[str, Any]:
+        """Have the node use the DHT; `docs/cli.md` lists the keys of the answer.
+
+        Args:
+            action: What to do, as `DhtCommand` lists.
+            what: The other fields of `DhtCommand`.
+
+        Raises:
+            P2PInferError: What the node answers instead.
+        """
+        async with self._streams.call(self.node, DhtCommand(action=action, **what)) as responses:
+            reply = await responses.one()
+        if not isinstance(reply, DhtAnswer):
+            raise RemoteProtocolError(f"the node answered a DhtCommand with {type(reply).__name__}")
         answer: dict[str, Any] = json.loads(reply.json)
         return answer
 

@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from p2pinfer.config import NodeConfig, node_config
+from p2pinfer.dht.news import LookupDone
 from p2pinfer.effects import Deliver, Misbehaved, Notify
 from p2pinfer.engine.api import Engine
 from p2pinfer.errors import Cancelled, ModelNotFound, NoChain
@@ -28,6 +29,8 @@ from p2pinfer.runtime.bulletin import Bulletin
 from p2pinfer.runtime.client_service import client_handlers, write_node_file
 from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.composition import Parts, compose
+from p2pinfer.runtime.dht import Dht
+from p2pinfer.runtime.dht_service import dht_handler
 from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.entry_model import EntryModel
 from p2pinfer.runtime.groups import Groups
@@ -36,6 +39,7 @@ from p2pinfer.runtime.home import make_invite, open_home
 from p2pinfer.runtime.joining import join_swarm
 from p2pinfer.runtime.keyring import Keyring
 from p2pinfer.runtime.load import Load
+from p2pinfer.runtime.manifests import manifest_handler, provide_manifests
 from p2pinfer.runtime.nurseries import hold_tasks, unwrapped
 from p2pinfer.runtime.placing import Placer
 from p2pinfer.runtime.progress import Activity, OnProgress, Phase
@@ -47,6 +51,7 @@ from p2pinfer.runtime.swarm import Swarm
 from p2pinfer.swim.membership import Admit
 from p2pinfer.swim.news import Joined, MemberJoined
 from p2pinfer.wire.messages.client import ChatMessage, GenerateRequest
+from p2pinfer.wire.messages.dht_use import DhtCommand, ManifestRequest
 from p2pinfer.wire.messages.inference import Sampling
 
 __all__ = ["Peer", "open_peer"]
@@ -79,6 +84,10 @@ class Peer:
         """Who is in the swarm, and what they say: `runtime/swarm.py`."""
         self.keyring = Keyring(parts)
         """The keys that seal the swarm's datagrams, for its owner to change: `runtime/keyring.py`."""
+        self.dht = Dht(parts, nursery)
+        """Keeping small things with other peers, and finding them: `runtime/dht.py`."""
+        parts.streams.handlers[DhtCommand] = dht_handler(self.dht, parts.home)
+        parts.streams.handlers[ManifestRequest] = manifest_handler(parts.store)
 
     # --- for applications ---------------------------------------------------------------------
 
@@ -235,11 +244,14 @@ class Peer:
     def _handle(self, effect: Deliver | Notify | Misbehaved) -> None:
         if isinstance(effect, Notify):
             self.swarm.heard(effect.news)
+            self._sessions.noted(effect.news)
         match effect:
             case Deliver(
                 item=SessionOpened() | PromptRead() | Sampled() | Recovered() | GenerationFailed() as item
             ):
                 self._sessions.heard(item)
+            case Deliver(item=LookupDone() as done):
+                self.dht.heard(done)
             case Notify(news=Joined()):
                 self._joined.set()
             case Notify(news=MemberJoined(record=record)):
@@ -267,7 +279,7 @@ class Peer:
                 await parts.driver.call(lambda core, now: (None, core.leave(now)))
             except Cancelled:
                 return  # the driver failed before us: its error is the one to be seen
-            while not parts.core.swim.has_left:  # noqa: ASYNC110 -- a pure core has no event to wait for
+            while not parts.core.has_left:  # noqa: ASYNC110 -- a pure core has no event to wait for
                 await trio.sleep(0.02)
             await parts.streams.aclose()
 
@@ -330,6 +342,7 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
         write_node_file(parts.config.node_path, node)
         await join_swarm(parts, peer._joined, tasks)
         await peer._serve_own_span(tasks)
+        tasks.start_soon(provide_manifests, parts.store, peer.dht)
         yield
     finally:
         parts.config.node_path.unlink(missing_ok=True)
