@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from p2pinfer.cli import connection
+from p2pinfer.cli import connection, dht_screen
 from p2pinfer.cli.arguments import LineParser, add_debug, add_node, checked, duration_s
-from p2pinfer.cli.failures import FAILED
-from p2pinfer.cli.output import console, harmless, say
+from p2pinfer.cli.output import say
 from p2pinfer.wire.messages.dht import NAMESPACE_SIZE_BYTES_MAX, SUBKEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX
 
 __all__ = ["EPILOG", "configure"]
@@ -72,6 +69,14 @@ examples:
   p2pinfer dht peers greeting --json
 """
 
+MEMBERS_EPILOG = """\
+The address names the swarm to those who are members already; it is no secret, and no right to join.
+
+examples:
+  p2pinfer dht members
+  p2pinfer dht members --address
+"""
+
 MANIFEST_EPILOG = """\
 The digest is the SHA-256 of a model's file, as `p2pinfer status --json` shows it for each model. That the
 answer is about this file is certain; the rest is the word of the peer that is named.
@@ -90,14 +95,6 @@ examples:
 KEY_DIGITS = 64
 NAME_SIZE_BYTES_MAX = 1024
 SEQUENCE_MAX = (1 << 63) - 1
-NATS = {
-    "none": "none: others see the address that this node tells",
-    "same port": "others see one other address: tell it with --advertise",
-    "changes": "others see many ports: nobody can come in through this NAT",
-}
-"""What is between a node and the others, for people."""
-
-Show = Callable[[dict[str, Any], argparse.Namespace], int]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -105,15 +102,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, dest="dht_command", parser_class=LineParser
     )
-    rows: tuple[tuple[str, str, str, Show], ...] = (
-        ("get", "print the values kept under a name", GET_EPILOG, _show_values),
-        ("put", "keep a value under a name", PUT_EPILOG, _show_put),
-        ("rm", "keep a value of this node alive no longer", RM_EPILOG, _show_rm),
-        ("provide", "say that this node can hand something out", PROVIDE_EPILOG, _show_provided),
-        ("providers", "show who can hand something out", PROVIDERS_EPILOG, _show_providers),
-        ("peers", "show the peers nearest to a name", PEERS_EPILOG, _show_peers),
-        ("manifest", "show what a model file is, by its digest", MANIFEST_EPILOG, _show_manifest),
-        ("status", "show this node's part of the DHT", STATUS_EPILOG, _show_status),
+    rows: tuple[tuple[str, str, str, dht_screen.Show], ...] = (
+        ("get", "print the values kept under a name", GET_EPILOG, dht_screen.show_values),
+        ("put", "keep a value under a name", PUT_EPILOG, dht_screen.show_put),
+        ("rm", "keep a value of this node alive no longer", RM_EPILOG, dht_screen.show_rm),
+        ("provide", "say that this node can hand something out", PROVIDE_EPILOG, dht_screen.show_provided),
+        ("providers", "show who can hand something out", PROVIDERS_EPILOG, dht_screen.show_providers),
+        ("peers", "show the peers nearest to a name", PEERS_EPILOG, dht_screen.show_peers),
+        ("members", "show where members say that they listen", MEMBERS_EPILOG, dht_screen.show_members),
+        ("manifest", "show what a model file is, by its digest", MANIFEST_EPILOG, dht_screen.show_manifest),
+        ("status", "show this node's part of the DHT", STATUS_EPILOG, dht_screen.show_status),
     )
     for name, text, epilog, show in rows:
         command = commands.add_parser(name, help=text, epilog=epilog)
@@ -121,7 +119,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             command.add_argument(
                 "digest", type=checked(_digest), metavar="DIGEST", help="64 hexadecimal digits"
             )
-        elif name != "status":
+        elif name not in ("members", "status"):
             _add_name(command)
         _add_options(command, name)
         command.add_argument("--json", action="store_true", help="print the answer as one JSON object")
@@ -171,6 +169,8 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
         )
     if name == "get":
         command.add_argument("--long", action="store_true", help="say whose each is, and how long it lives")
+    if name == "members":
+        command.add_argument("--address", action="store_true", help="print only the swarm's address")
     if name == "provide":
         command.add_argument("--stop", action="store_true", help="say it no longer")
 
@@ -217,7 +217,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         say(json.dumps(answer))
         return 0
-    show: Show = args.show
+    show: dht_screen.Show = args.show
     return show(answer, args)
 
 
@@ -225,7 +225,7 @@ def _asked(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of the command to the node."""
     from p2pinfer.errors import ConfigError
 
-    if args.dht_command == "status":
+    if args.dht_command in ("members", "status"):
         return {}
     if args.dht_command == "manifest":
         return {"key": args.digest}
@@ -249,134 +249,3 @@ async def _ask(args: argparse.Namespace, what: dict[str, Any]) -> dict[str, Any]
     action = "stop" if args.dht_command == "provide" and args.stop else args.dht_command
     async with connection.open_client(args) as client:
         return await client.dht(action, **what)
-
-
-# --- what people see ------------------------------------------------------------------------------
-
-
-def _show_values(answer: dict[str, Any], args: argparse.Namespace) -> int:
-    values = answer["values"]
-    if not values:
-        return _nothing(f"nothing is kept under {args.name!r}")
-    if not args.long:
-        for each in values:
-            say(harmless(_text(each, "value")))
-        return 0
-    rows = [
-        (
-            each["owner"][:8],
-            _text(each, "subkey"),
-            _text(each, "value"),
-            str(each["sequence"]),
-            _left(each["expires_s"]),
-        )
-        for each in values
-    ]
-    _table(("owner", "sub-key", "value", "sequence", "lives for"), rows)
-    return 0
-
-
-def _show_put(answer: dict[str, Any], args: argparse.Namespace) -> int:
-    say(f"{args.name} is kept by {_peers(answer['stored_at'])}")
-    return 0 if answer["stored_at"] else _nothing("nobody took it: `p2pinfer dht status` says who is there")
-
-
-def _show_rm(answer: dict[str, Any], args: argparse.Namespace) -> int:
-    say(f"{args.name} is kept alive no longer")
-    return 0
-
-
-def _show_provided(answer: dict[str, Any], args: argparse.Namespace) -> int:
-    if args.stop:
-        say(f"{args.name} is provided no longer")
-        return 0
-    say(f"{args.name} is provided here: {_peers(answer['stored_at'])} will tell")
-    return 0
-
-
-def _show_providers(answer: dict[str, Any], args: argparse.Namespace) -> int:
-    providers = answer["providers"]
-    if not providers:
-        return _nothing(f"nobody provides {args.name!r}")
-    rows = [(each["peer"][:8], each["endpoint"] or "?", _left(each["expires_s"])) for each in providers]
-    _table(("peer", "endpoint", "said for"), rows)
-    return 0
-
-
-def _show_peers(answer: dict[str, Any], args: argparse.Namespace) -> int:
-    if not answer["peers"]:
-        return _nothing("no other peer answers: `p2pinfer dht status` says who is there")
-    _table(("peer", "endpoint"), [(each["peer"][:8], each["endpoint"]) for each in answer["peers"]])
-    return 0
-
-
-def _show_manifest(answer: dict[str, Any], args: argparse.Namespace) -> int:
-    from p2pinfer.cli.output import size_text
-
-    model, provider = answer["manifest"], answer["provider"]
-    facts = {
-        "name": f"{model['name']}:{model['tag']}",
-        "size": size_text(model["size_bytes"]),
-        "layers": str(model["layer_count"]),
-        "architecture": model["architecture"],
-        "sha256": model["sha256"],
-        "source": model["source"] or "-",
-        "says": "this machine" if provider is None else f"peer {provider[:8]}",
-    }
-    for key, value in facts.items():
-        say(f"{key:<14}{harmless(value)}")
-    return 0
-
-
-def _show_status(answer: dict[str, Any], args: argparse.Namespace) -> int:
-    size = answer["network_size"]
-    facts = {
-        "peer": answer["peer"],
-        "endpoint": answer["endpoint"],
-        "seen as": answer["seen"] or "nobody has said yet",
-        "nat": NATS.get(answer["nat"], "not known yet"),
-        "contacts": f"{answer['contacts']} in {answer['buckets']} buckets, {answer['contacts_good']} good",
-        "records": f"{answer['records']} kept for others, {answer['own_records']} of its own",
-        "peers in all": "not known yet" if size is None else f"about {size:.0f}",
-        "joined": "yes" if answer["is_joined"] else "no",
-    }
-    for key, value in facts.items():
-        say(f"{key:<14}{harmless(value)}")
-    return 0
-
-
-def _nothing(text: str) -> int:
-    print(f"p2pinfer: {text}", file=sys.stderr)
-    return FAILED
-
-
-def _text(each: dict[str, Any], name: str) -> str:
-    """A value as text, or its bytes where it is none."""
-    text: str | None = each[name]
-    return text if text is not None else f"0x{each[f'{name}_hex']}"
-
-
-def _peers(count: int) -> str:
-    return "1 peer" if count == 1 else f"{count} peers"
-
-
-def _left(expires_s: float) -> str:
-    # The wall clock, as in every record; nothing here runs long enough to see it step.
-    left_s = max(0.0, expires_s - time.time())
-    for unit, seconds in (("h", 3600.0), ("m", 60.0)):
-        if left_s >= 2 * seconds:
-            return f"{left_s / seconds:.0f} {unit}"
-    return f"{left_s:.0f} s"
-
-
-def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.box import SIMPLE
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE, pad_edge=False)
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(Text(harmless(cell)) for cell in row))
-    console().print(table)

@@ -19,8 +19,10 @@ import trio
 from p2pinfer.effects import Message
 from p2pinfer.errors import CertificateError, ConfigError, LocalProtocolError
 from p2pinfer.ids import Contact
+from p2pinfer.membership import ADDRESSES_COUNT_MAX, SwarmAddress
 from p2pinfer.runtime.calls import Handler
 from p2pinfer.runtime.dht import TTL_S, Dht, Found, Key
+from p2pinfer.runtime.discovery.rendezvous import find_members
 from p2pinfer.runtime.home import Home, load_client
 from p2pinfer.wire.messages.dht_use import DhtAnswer, DhtCommand
 
@@ -43,12 +45,23 @@ def dht_handler(dht: Dht, home: Home) -> Handler:
                     "run this on its machine, or start a node of your own"
                 )
         try:
-            answer = await _run(dht, request)
+            answer = await (_members(dht, home) if request.action == "members" else _run(dht, request))
         except LocalProtocolError as error:
             raise ConfigError(str(error)) from error  # the client's fault, not this peer's
         yield DhtAnswer(json=json.dumps(answer))
 
     return on_command
+
+
+async def _members(dht: Dht, home: Home) -> dict[str, Any]:
+    """Where members say that they listen, and the swarm's address that names some of them."""
+    members = await find_members(dht, home.swarm.id)
+    places = tuple(dict.fromkeys(each.endpoint for each in members))[:ADDRESSES_COUNT_MAX]
+    return {
+        "swarm": str(home.swarm.id),
+        "address": str(SwarmAddress(str(home.swarm.id), places)),
+        "members": [{"peer": str(each.peer), "endpoint": str(each.endpoint)} for each in members],
+    }
 
 
 async def _run(dht: Dht, request: DhtCommand) -> dict[str, Any]:

@@ -21,7 +21,16 @@ from p2pinfer.errors import ConfigError, RemoteProtocolError, StorageError
 from p2pinfer.files import replace_file
 from p2pinfer.identity import Identity, Verifier
 from p2pinfer.ids import Endpoint, SwarmId
-from p2pinfer.membership import BACKDATE_S, Invite, SwarmPolicy, issue_certificate, load_membership
+from p2pinfer.membership import (
+    ADDRESS_PREFIX,
+    BACKDATE_S,
+    INVITE_PREFIX,
+    Invite,
+    SwarmAddress,
+    SwarmPolicy,
+    issue_certificate,
+    load_membership,
+)
 from p2pinfer.swim.rotation import first_keyring
 from p2pinfer.wire.codec import decode_signed, encode
 from p2pinfer.wire.messages.keyring import Keyring
@@ -69,7 +78,8 @@ def open_home(directory: Path, join: Sequence[str], now: float) -> Home:
 
     Args:
         directory: Made if it is not there.
-        join: Invites and `host:port` addresses. An address alone serves where this peer is a member already.
+        join: Invites, addresses of the swarm (`p2pinfer://...`) and `host:port` addresses. An address alone
+            serves where this peer is a member already.
         now: Seconds since the Unix epoch.
 
     Raises:
@@ -82,20 +92,26 @@ def open_home(directory: Path, join: Sequence[str], now: float) -> Home:
     except OSError as error:
         raise StorageError(f"{directory}: {error.strerror}; name another with --data-dir") from error
     identity = Identity.load_or_create(directory / "identity.key")
-    invites = [Invite.parse(text) for text in join if text.startswith("p2pinfer:")]
-    plain = tuple(_read_address(text) for text in join if not text.startswith("p2pinfer:"))
+    named = [SwarmAddress.parse(text) for text in join if text.startswith(ADDRESS_PREFIX)]
+    others = [text for text in join if not text.startswith(ADDRESS_PREFIX)]
+    invites = [Invite.parse(text) for text in others if text.startswith(INVITE_PREFIX)]
+    plain = tuple(_read_address(text) for text in others if not text.startswith(INVITE_PREFIX))
+    plain += tuple(place for address in named for place in address.places)
     known = _read_swarm(directory)
+    policy = invites[0].swarm if invites else known[0] if known else None
+    for address in named:
+        if policy is not None:
+            address.check(policy.id)
     if invites:
         return _join(directory, identity, invites, plain, known, now)
     if known is not None:
         swarm, addresses = known
-        return Home(
-            directory, identity, swarm, _read_membership(directory / _MEMBERSHIP, swarm), plain or addresses
-        )
-    if plain:
+        places = (*plain, *addresses) if named else plain or addresses
+        return Home(directory, identity, swarm, _read_membership(directory / _MEMBERSHIP, swarm), places)
+    if plain or named:
         raise ConfigError(
-            f"{plain[0]} is an address, but this peer is a member of no swarm yet: join with an invite, "
-            "which `p2pinfer invite` prints on a peer of the swarm"
+            f"{named[0] if named else plain[0]} is an address, but this peer is a member of no swarm yet: "
+            "join with an invite, which `p2pinfer invite` prints on a peer of the swarm"
         )
     return _found(directory, identity, now)
 

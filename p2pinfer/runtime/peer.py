@@ -7,6 +7,8 @@ async with p2pinfer.open_peer(model="smollm2:135m") as peer:
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
@@ -23,6 +25,7 @@ from p2pinfer.ids import Endpoint, PeerId, SessionId
 from p2pinfer.inference.generation import Request
 from p2pinfer.inference.hop_core import ServedSpan
 from p2pinfer.inference.news import GenerationFailed, PromptRead, Recovered, Sampled, SessionOpened
+from p2pinfer.membership import ADDRESSES_COUNT_MAX, SwarmAddress
 from p2pinfer.models.tokenizer import TextStream
 from p2pinfer.runtime.answer import Answer, Opened
 from p2pinfer.runtime.bulletin import Bulletin
@@ -31,6 +34,7 @@ from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.composition import Parts, compose
 from p2pinfer.runtime.dht import Dht
 from p2pinfer.runtime.dht_service import dht_handler
+from p2pinfer.runtime.discovery.rendezvous import Rendezvous
 from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.entry_model import EntryModel
 from p2pinfer.runtime.groups import Groups
@@ -109,6 +113,12 @@ class Peer:
             return None
         year_s = 365 * 86400.0
         return str(make_invite(home.directory, [self.endpoint], year_s, self._parts.clock.now()))
+
+    @property
+    def address(self) -> str:
+        """Where the swarm is, for its members: `p2pinfer://...`, no secret and no right to join."""
+        places = (self.endpoint, *(each.endpoint for each in self._parts.search.live()))
+        return str(SwarmAddress(str(self._parts.home.swarm.id), places[:ADDRESSES_COUNT_MAX]))
 
     def generate(
         self,
@@ -341,6 +351,9 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
         node = {"endpoint": str(peer.endpoint), "peer_id": str(peer.id), "swarm": str(parts.home.swarm.id)}
         write_node_file(parts.config.node_path, node)
         await join_swarm(parts, peer._joined, tasks)
+        rng, live = random.Random(os.urandom(32)), parts.search.live
+        rendezvous = Rendezvous(peer.dht, parts.home.swarm.id, parts.core.contact, live=live, rng=rng)
+        tasks.start_soon(rendezvous.run, parts.search.finder.found)
         await peer._serve_own_span(tasks)
         tasks.start_soon(provide_manifests, parts.store, peer.dht)
         yield

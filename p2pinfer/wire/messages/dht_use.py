@@ -58,7 +58,8 @@ class HeldSpan(Message):
 class DhtCommand(Message):
     """Client to node: use your part of the DHT for me. Answered by one DhtAnswer.
 
-    `action` is get, put, rm, provide, stop, providers, peers, manifest or status. What changes anything is
+    `action` is get, put, rm, provide, stop, providers, peers, members, manifest
+    or status. What changes anything is
     done for the command line of the node's own data directory alone: it is said in the node's name.
     """
 
