@@ -22,6 +22,7 @@ from itertools import chain, zip_longest
 from p2pinfer.dht.core import DhtCore
 from p2pinfer.dht.keyspace import key_of
 from p2pinfer.dht.news import LookupDone, LookupId
+from p2pinfer.dht.put import Put
 from p2pinfer.effects import Effect, Notify
 from p2pinfer.errors import DecodeError, LocalProtocolError, Overloaded
 from p2pinfer.ids import Contact, Endpoint, PeerId
@@ -157,7 +158,8 @@ class Holdings:
         return effects
 
     def _put(self, key: bytes, subkey: bytes, value: bytes, now: float) -> list[Effect]:
-        lookup, effects = self._dht.put(key, value, namespace=HOLDERS, subkey=subkey, ttl_s=TTL_S, now=now)
+        wanted = Put(key=key, value=value, subkey=subkey, ttl_s=TTL_S, namespace=HOLDERS)
+        lookup, effects = self._dht.put(wanted, now)
         self._putting.add(lookup)
         self._counts["told"] += 1
         return effects
@@ -194,7 +196,7 @@ class Holdings:
         """Take the end of a lookup; None where it is somebody else's."""
         if done.id in self._putting:
             self._putting.discard(done.id)
-            if not done.nearest and self._wanted is not None and self._tell_at is None:
+            if done.stored_at <= 1 and self._wanted is not None and self._tell_at is None:
                 # Nobody was there to keep it: this peer has just come, and the others are still to be met.
                 self._told, self._tell_at = None, now + self._retry_s
                 self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)

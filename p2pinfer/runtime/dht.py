@@ -29,13 +29,14 @@ from p2pinfer.addresses import is_numeric
 from p2pinfer.dht.core import DhtCore
 from p2pinfer.dht.keyspace import KEY_SIZE_BYTES, check_key, key_of
 from p2pinfer.dht.news import LookupDone, LookupId
+from p2pinfer.dht.put import Put
 from p2pinfer.effects import Effect
 from p2pinfer.errors import Cancelled, LocalProtocolError, Overloaded, RecordConflict
 from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.runtime.composition import Parts
 from p2pinfer.runtime.manifests import FoundManifest, ask_for_manifest, manifest_key
-from p2pinfer.wire.messages.dht import KEYS_COUNT_MAX, NAMESPACE_SIZE_BYTES_MAX, DhtRecord
+from p2pinfer.wire.messages.dht import NAMESPACE_SIZE_BYTES_MAX, DhtRecord
 
 __all__ = ["Dht", "Found", "Key", "Provider"]
 
@@ -45,6 +46,8 @@ RUNNING_COUNT_MAX = 24
 """Lookups of applications at a time; the core has room for 63, and its own upkeep and holders want some."""
 WAITING_COUNT_MAX = 512
 """Calls that run or wait for their turn."""
+TOGETHER_COUNT_MAX = 64
+"""Keys of one lookup."""
 _POLL_S = 0.25
 VALUE, PROVIDER = "value", "provider"
 """Namespaces: any value of anybody, and who can hand something out."""
@@ -119,7 +122,7 @@ class Dht:
     async def get_many(
         self, keys: Sequence[Key], *, quorum: int | None = None
     ) -> dict[Key, tuple[Found, ...]]:
-        """Look for the values under several keys, sixteen with each walk through the DHT.
+        """Look for the values under several keys, many with each walk through the DHT.
 
         Raises:
             LocalProtocolError: One of them is no key.
@@ -128,8 +131,8 @@ class Dht:
         places = {key: _place_of(key) for key in keys}
         wanted = list(dict.fromkeys(place for _, place in places.values()))
         records: list[DhtRecord] = []
-        for start in range(0, len(wanted), KEYS_COUNT_MAX):
-            part = wanted[start : start + KEYS_COUNT_MAX]
+        for start in range(0, len(wanted), TOGETHER_COUNT_MAX):
+            part = wanted[start : start + TOGETHER_COUNT_MAX]
             done = await self._lookup(lambda dht, now, part=part: dht.get(part, now, quorum=quorum))  # type: ignore[misc]
             records += done.values
         return {
@@ -165,7 +168,8 @@ class Dht:
             Overloaded: Too many calls at a time; it says when to come back.
         """
         namespace, place = _place_of(key)
-        return await self._put(namespace or VALUE, place, value, subkey, ttl_s, expected)
+        wanted = Put(key=place, value=value, ttl_s=ttl_s, subkey=subkey, namespace=namespace or VALUE)
+        return await self._put(replace(wanted, expected=expected))
 
     async def remove(self, key: Key, *, subkey: bytes = b"") -> None:
         """Keep a value alive no longer: it vanishes when its last record expires.
@@ -186,7 +190,7 @@ class Dht:
         endpoint = self._parts.core.contact.endpoint
         # A host name is not told: who looks for this peer by its id finds it all the same.
         value = str(endpoint).encode() if is_numeric(endpoint) else b""
-        return await self._put(PROVIDER, _provided(name), value, b"", ttl_s, None)
+        return await self._put(Put(key=_provided(name), value=value, ttl_s=ttl_s, namespace=PROVIDER))
 
     async def stop_providing(self, name: Key) -> None:
         """Say it no longer: it is forgotten when the last record expires.
@@ -275,16 +279,11 @@ class Dht:
 
     # --- the waits ------------------------------------------------------------------------------
 
-    async def _put(
-        self, namespace: str, key: bytes, value: bytes, subkey: bytes, ttl_s: float, expected: int | None
-    ) -> int:
-        done = await self._lookup(
-            lambda dht, now: dht.put(
-                key, value, namespace=namespace, subkey=subkey, ttl_s=ttl_s, expected=expected, now=now
-            )
-        )
-        if done.conflict is not None:
-            held = done.conflict
+    async def _put(self, wanted: Put) -> int:
+        done = await self._lookup(lambda dht, now: dht.put(wanted, now))
+        held, expected = done.conflict, wanted.expected
+        # A holder that missed an update has an older record than expected: the put mends that.
+        if held is not None and expected is not None and (held.sequence > expected or not done.stored_at):
             raise RecordConflict(
                 f"the record held has sequence {held.sequence}, not {expected}: read it and decide anew",
                 sequence=held.sequence,
