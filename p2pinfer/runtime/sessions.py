@@ -49,7 +49,8 @@ class Sessions:
         self._load = load
         self._token = trio.lowlevel.current_trio_token()
         self._readers: dict[SessionId, trio.MemorySendChannel[News]] = {}
-        self._noted = trio.Event()
+        self._parked = trio.lowlevel.ParkingLot()
+        """Requests that wait for holders."""
 
     async def open(self, request: Request) -> tuple[SessionId, trio.MemoryReceiveChannel[News]]:
         """Begin a generation; its news come on the channel.
@@ -72,20 +73,22 @@ class Sessions:
         core, digest, now = self._parts.core, request.digest, self._parts.clock.now
         with trio.move_on_after(HOLDERS_TIMEOUT_S):
             while core.unheld(digest, request.layer_count) and core.holdings.is_seeking(digest, now()):
-                self._noted = trio.Event()
-                await self._noted.wait()
+                await self._parked.park()
         return not core.unheld(digest, request.layer_count)
 
     def noted(self, news: object) -> None:
         """Take news of members, and of what the DHT says of holders."""
         if isinstance(news, MemberJoined | MemberUpdated | HoldersFound):
-            self._noted.set()
+            self._parked.unpark_all()
 
     async def _open(self, request: Request) -> tuple[SessionId, trio.MemoryReceiveChannel[News]]:
         sender, receiver = trio.open_memory_channel[News](math.inf)
         opened: list[SessionId] = []
+        is_over = False
 
         def command(core: PeerCore, now: float) -> tuple[SessionId, list[Effect]]:
+            if is_over:  # it was cancelled while it waited for its turn
+                raise Cancelled("nobody wants the answer any more")
             session, effects = core.open(request, now)
             # Before the effects are performed: the first news may come with them.
             self._readers[session] = sender
@@ -96,6 +99,7 @@ class Sessions:
         try:
             return await self._parts.driver.call(command), receiver
         except BaseException:
+            is_over = True
             for session in opened:
                 self.cancel(session)
             raise
