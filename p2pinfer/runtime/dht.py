@@ -11,6 +11,8 @@ Rules:
 
 1. A key is 32 bytes, or a name, which stands in the namespace `value`, or a namespace with a name. Everybody
    may keep something under a key: what is found names its owner, and whom to believe is the reader's choice.
+   Only its owner can write under `("own", public_key + subkey)`, with that sub-key, and only the value itself
+   stands under `("content", value)`.
 2. What was put is kept alive for as long as this peer runs, until it is removed; a peer that is killed leaves
    it for the rest of its lifetime.
 3. So many lookups run at a time and so many more wait; above that `Overloaded` says when to come back. A wait
@@ -20,23 +22,34 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import trio
 
 from p2pinfer.addresses import is_numeric
 from p2pinfer.dht.core import DhtCore
-from p2pinfer.dht.keyspace import KEY_SIZE_BYTES, check_key, key_of
+from p2pinfer.dht.keyspace import check_key, key_of
 from p2pinfer.dht.news import LookupDone, LookupId
 from p2pinfer.dht.put import Put
 from p2pinfer.effects import Effect
-from p2pinfer.errors import Cancelled, LocalProtocolError, Overloaded, RecordConflict
-from p2pinfer.ids import Contact, Endpoint, PeerId
+from p2pinfer.errors import Cancelled, Overloaded, RecordConflict
+from p2pinfer.ids import Contact
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.runtime.composition import Parts
+from p2pinfer.runtime.dht_values import (
+    PROVIDER,
+    VALUE,
+    Found,
+    Key,
+    Provider,
+    found_of,
+    place_of,
+    provided_place,
+    provider_of,
+)
 from p2pinfer.runtime.manifests import FoundManifest, ask_for_manifest, manifest_key
-from p2pinfer.wire.messages.dht import NAMESPACE_SIZE_BYTES_MAX, DhtRecord
+from p2pinfer.wire.messages.dht import DhtRecord
 
 __all__ = ["Dht", "Found", "Key", "Provider"]
 
@@ -49,37 +62,8 @@ WAITING_COUNT_MAX = 512
 TOGETHER_COUNT_MAX = 64
 """Keys of one lookup."""
 _POLL_S = 0.25
-VALUE, PROVIDER = "value", "provider"
-"""Namespaces: any value of anybody, and who can hand something out."""
-
-Key = bytes | str | tuple[str, str | bytes]
-"""32 bytes; a name in the namespace `value`; or a namespace and a name."""
 
 _Begin = Callable[[DhtCore, float], tuple[LookupId, list[Effect]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A value that somebody keeps under a key; its owner signed it."""
-
-    owner: PeerId
-    value: bytes
-    subkey: bytes
-    sequence: int
-    """Counts up with each value of one owner under one key and sub-key."""
-    expires_s: float
-    """When it is void, seconds since the Unix epoch."""
-    namespace: str
-
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """Somebody who says that it can hand out what was asked for."""
-
-    peer: PeerId
-    endpoint: Endpoint | None
-    """Where it listens; None where it did not say and is no member that this peer knows."""
-    expires_s: float
 
 
 class Dht:
@@ -96,6 +80,11 @@ class Dht:
         self._count = 0
         self._waits: dict[LookupId, _Wait] = {}
         nursery.start_soon(self._hold)
+
+    @property
+    def public_key(self) -> bytes:
+        """This peer's Ed25519 key, by which its values in the namespace `own` are found."""
+        return self._parts.home.identity.public_key
 
     @staticmethod
     def key_of(namespace: str, name: str | bytes) -> bytes:
@@ -128,7 +117,7 @@ class Dht:
             LocalProtocolError: One of them is no key.
             Overloaded: Too many calls at a time; it says when to come back.
         """
-        places = {key: _place_of(key) for key in keys}
+        places = {key: place_of(key) for key in keys}
         wanted = list(dict.fromkeys(place for _, place in places.values()))
         records: list[DhtRecord] = []
         for start in range(0, len(wanted), TOGETHER_COUNT_MAX):
@@ -137,7 +126,7 @@ class Dht:
             records += done.values
         return {
             key: tuple(
-                _found(record)
+                found_of(record)
                 for record in records
                 if record.key == place and namespace in ("", record.namespace)
             )
@@ -167,7 +156,7 @@ class Dht:
             RecordConflict: Another record is held than expected; it says which.
             Overloaded: Too many calls at a time; it says when to come back.
         """
-        namespace, place = _place_of(key)
+        namespace, place = place_of(key)
         wanted = Put(key=place, value=value, ttl_s=ttl_s, subkey=subkey, namespace=namespace or VALUE)
         return await self._put(replace(wanted, expected=expected))
 
@@ -177,7 +166,7 @@ class Dht:
         Raises:
             LocalProtocolError: That is no key.
         """
-        _, place = _place_of(key)
+        _, place = place_of(key)
         await self._parts.driver.call(lambda core, now: (None, core.dht.unput(place, subkey, now)))
 
     async def provide(self, name: Key, *, ttl_s: float = TTL_S) -> int:
@@ -190,7 +179,7 @@ class Dht:
         endpoint = self._parts.core.contact.endpoint
         # A host name is not told: who looks for this peer by its id finds it all the same.
         value = str(endpoint).encode() if is_numeric(endpoint) else b""
-        return await self._put(Put(key=_provided(name), value=value, ttl_s=ttl_s, namespace=PROVIDER))
+        return await self._put(Put(key=provided_place(name), value=value, ttl_s=ttl_s, namespace=PROVIDER))
 
     async def stop_providing(self, name: Key) -> None:
         """Say it no longer: it is forgotten when the last record expires.
@@ -198,7 +187,7 @@ class Dht:
         Raises:
             LocalProtocolError: That is no key.
         """
-        place = _provided(name)
+        place = provided_place(name)
         await self._parts.driver.call(lambda core, now: (None, core.dht.unput(place, b"", now)))
 
     async def find_providers(self, name: Key) -> tuple[Provider, ...]:
@@ -208,9 +197,9 @@ class Dht:
             LocalProtocolError: That is no key.
             Overloaded: Too many calls at a time; it says when to come back.
         """
-        place = _provided(name)
+        place = provided_place(name)
         done = await self._lookup(lambda dht, now: dht.get([place], now))
-        found = [_provider(record) for record in done.values if record.namespace == PROVIDER]
+        found = [provider_of(record) for record in done.values if record.namespace == PROVIDER]
         members = {each.owner: each.endpoint for each in self._parts.core.swim.alive()}
         return tuple(
             each if each.endpoint is not None else replace(each, endpoint=members.get(each.peer))
@@ -224,7 +213,7 @@ class Dht:
             LocalProtocolError: That is no key.
             Overloaded: Too many calls at a time; it says when to come back.
         """
-        _, place = _place_of(key)
+        _, place = place_of(key)
         return (await self._lookup(lambda dht, now: dht.find_nodes(place, now))).nearest
 
     async def manifest(self, digest: bytes) -> FoundManifest:
@@ -355,41 +344,3 @@ class _Wait:
         if self._done is None:
             raise Cancelled("the peer is closing: ask again with another")
         return self._done
-
-
-def _place_of(key: Key) -> tuple[str, bytes]:
-    """Return the namespace, empty for a bare key, and the 32 bytes."""
-    if isinstance(key, bytes):
-        if len(key) != KEY_SIZE_BYTES:
-            raise LocalProtocolError(
-                f"a key has {KEY_SIZE_BYTES} bytes, not {len(key)}: give a text, or a namespace and a name"
-            )
-        return "", bytes(key)
-    namespace, name = (VALUE, key) if isinstance(key, str) else key
-    if len(namespace.encode()) > NAMESPACE_SIZE_BYTES_MAX:
-        raise LocalProtocolError(f"a namespace has at most {NAMESPACE_SIZE_BYTES_MAX} bytes: {namespace!r}")
-    return namespace, key_of(namespace, name)
-
-
-def _provided(name: Key) -> bytes:
-    """The key under which providers of a thing are found: a bare name has its own namespace here."""
-    return key_of(PROVIDER, name) if isinstance(name, str) else _place_of(name)[1]
-
-
-def _found(record: DhtRecord) -> Found:
-    return Found(
-        owner=record.owner,
-        value=record.value,
-        subkey=record.subkey,
-        sequence=record.sequence,
-        expires_s=record.expires_ms / 1000,
-        namespace=record.namespace,
-    )
-
-
-def _provider(record: DhtRecord) -> Provider:
-    try:
-        endpoint = Endpoint.parse(record.value.decode()) if record.value else None
-    except ValueError:  # a text that is no UTF-8 is one as well
-        endpoint = None
-    return Provider(record.owner, endpoint, record.expires_ms / 1000)

@@ -21,7 +21,8 @@ from p2pinfer.errors import CertificateError, ConfigError, LocalProtocolError
 from p2pinfer.ids import Contact
 from p2pinfer.membership import ADDRESSES_COUNT_MAX, SwarmAddress
 from p2pinfer.runtime.calls import Handler
-from p2pinfer.runtime.dht import TTL_S, Dht, Found, Key
+from p2pinfer.runtime.dht import TTL_S, Dht
+from p2pinfer.runtime.dht_values import Found, Key
 from p2pinfer.runtime.discovery.rendezvous import find_members
 from p2pinfer.runtime.home import Home, load_client
 from p2pinfer.wire.messages.dht_use import DhtAnswer, DhtCommand

@@ -27,7 +27,8 @@ from p2pinfer.models.store import ModelStore
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.runtime import dht as runtime_dht
 from p2pinfer.runtime.client import connect
-from p2pinfer.runtime.dht import Dht, Provider, _provider
+from p2pinfer.runtime.dht import Dht
+from p2pinfer.runtime.dht_values import Provider, provider_of
 from p2pinfer.runtime.manifests import manifest_key
 from p2pinfer.runtime.peer import Peer, open_peer
 from p2pinfer.wire.messages.dht import DhtRecord
@@ -107,6 +108,15 @@ async def test_providers_and_peers_are_found(tmp_path: Path) -> None:
         await two.dht.stop_providing("weather")
         contacts = await three.dht.find_peers("anything")
         assert {each.peer for each in contacts} == {one.id, two.id}
+
+
+async def test_own_values_and_content_are_found_by_whoever_knows_the_key(tmp_path: Path) -> None:
+    async with peers_of(tmp_path, 2) as (one, two):
+        own = ("own", one.dht.public_key + b"profile")
+        await one.dht.put(own, b"first", subkey=b"profile")
+        assert [each.value for each in await two.dht.get(own)] == [b"first"]
+        await one.dht.put(("content", b"some text"), b"some text")
+        assert [each.value for each in await two.dht.get(("content", b"some text"))] == [b"some text"]
 
 
 @pytest.mark.parametrize(
@@ -261,4 +271,4 @@ def test_a_provider_that_names_no_address_is_found_without_one() -> None:
             sequence=1,
             expires_ms=5000,
         )
-        assert _provider(record) == Provider(record.owner, None, 5.0)
+        assert provider_of(record) == Provider(record.owner, None, 5.0)
