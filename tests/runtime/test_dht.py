@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ import trio.testing
 
 from p2pinfer.cli.local_swarm import wait_until
 from p2pinfer.dht.news import LookupId
-from p2pinfer.effects import Effect
+from p2pinfer.effects import Effect, Message
 from p2pinfer.errors import (
     Cancelled,
     CertificateError,
@@ -23,18 +26,31 @@ from p2pinfer.errors import (
     Overloaded,
     RecordConflict,
 )
+from p2pinfer.ids import Contact
 from p2pinfer.models.store import ModelStore
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.runtime import dht as runtime_dht
 from p2pinfer.runtime.client import connect
 from p2pinfer.runtime.dht import Dht
 from p2pinfer.runtime.dht_values import Provider, provider_of
+from p2pinfer.runtime.discovery.rendezvous import Rendezvous
 from p2pinfer.runtime.manifests import manifest_key
 from p2pinfer.runtime.peer import Peer, open_peer
 from p2pinfer.wire.messages.dht import DhtRecord
+from p2pinfer.wire.messages.dht_use import ManifestReply, ManifestRequest
 from tests.models.tiny import write_tiny_llama
 
 SETTINGS: dict[str, Any] = {"listen": "127.0.0.1:0", "profile": "local", "model": ""}
+
+
+@pytest.fixture(autouse=True)
+def _nobody_looks_for_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a peer asks the DHT by itself would be counted with what is asked here."""
+
+    async def run(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(Rendezvous, "run", run)
 
 
 @asynccontextmanager
@@ -232,6 +248,54 @@ async def test_a_manifest_is_asked_of_who_has_the_file(tmp_path: Path) -> None:
         await two.dht.provide(manifest_key(bytes(32)))
         with pytest.raises(ModelNotFound, match="1 said that they have it"):
             await one.dht.manifest(bytes(32))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"sha256": "00" * 32},
+        {"layer_count": 0},
+        {"name": "../../etc"},
+        None,
+    ],
+)
+async def test_a_liar_is_passed_over(lie: dict[str, Any] | None, tmp_path: Path) -> None:
+    """One that tells of another file, what cannot be, or no manifest at all."""
+    path = write_tiny_llama(tmp_path / "tiny.gguf", layers=2, hidden=64, heads=4, kv_heads=2, seed=7)
+    known = ModelStore(tmp_path / "elsewhere").import_file(path, "tiny:latest")
+
+    async def answer(contact: Contact, request: Message) -> AsyncGenerator[Message, None]:
+        yield ManifestReply(json="[]" if lie is None else json.dumps(asdict(known) | lie))
+
+    async with peers_of(tmp_path, 3) as (one, liar, honest):
+        liar._parts.streams.handlers[ManifestRequest] = answer
+        await liar.dht.provide(manifest_key(known.digest))
+        with pytest.raises(ModelNotFound, match="1 said that they have it"):
+            await one.dht.manifest(known.digest)
+        honest._parts.store.import_file(path, "tiny:latest")
+        await honest.dht.provide(manifest_key(known.digest))
+        found = await one.dht.manifest(known.digest)
+        assert (found.provider, found.manifest.digest) == (honest.id, known.digest)
+
+
+async def test_a_call_that_was_cancelled_before_its_turn_looks_for_nothing() -> None:
+    kept: list[Any] = []
+
+    async def call(command: Any) -> None:
+        kept.append(command)
+        await trio.sleep_forever()
+
+    parts: Any = SimpleNamespace(driver=SimpleNamespace(call=call))
+    async with trio.open_nursery() as nursery:
+        dht = Dht(parts, nursery)
+        async with trio.open_nursery() as asking:
+            asking.start_soon(dht.get, "greeting")
+            await trio.testing.wait_all_tasks_blocked()
+            asking.cancel_scope.cancel()
+        with pytest.raises(Cancelled, match="nobody waits"):
+            kept[0](SimpleNamespace(), 0.0)
+        assert not dht._waits
+        nursery.cancel_scope.cancel()
 
 
 async def test_clients_read_anywhere_and_write_in_the_name_of_their_own_node_alone(tmp_path: Path) -> None:
