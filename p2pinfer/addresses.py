@@ -5,13 +5,14 @@ Only the system's routing table is asked: nothing is sent, neither here nor outs
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
 
 from p2pinfer.config import ANY_HOSTS, NodeConfig
 from p2pinfer.ids import Endpoint
 
-__all__ = ["advertised_endpoint", "is_own_host", "outbound_host"]
+__all__ = ["advertised_endpoint", "is_numeric", "is_own_host", "outbound_host"]
 
 _logger = logging.getLogger(__name__)
 
@@ -60,3 +61,12 @@ def is_own_host(host: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def is_numeric(endpoint: Endpoint) -> bool:
+    """Whether the host is an IP address and no name."""
+    try:
+        ipaddress.ip_address(endpoint.host)
+    except ValueError:
+        return False
+    return True

@@ -36,6 +36,7 @@ __all__ = [
     "SessionLost",
     "Overloaded",
     "Cancelled",
+    "RecordConflict",
     "ModelError",
     "ModelNotFound",
     "UnsupportedModel",
@@ -174,6 +175,22 @@ class Overloaded(UnavailableError):
 
 class Cancelled(UnavailableError):
     """The generation was cancelled by its owner or by the shutdown of a peer. Tokens so far are right."""
+
+
+class RecordConflict(P2PInferError):
+    """A record of the DHT is not the one that a compare-and-swap expected. Nothing was stored.
+
+    Read what is held and decide anew.
+
+    Attributes:
+        sequence: Of the record that is held; 0 where none is.
+        value: Of the record that is held.
+    """
+
+    def __init__(self, message: str, *, sequence: int = 0, value: bytes = b"") -> None:
+        super().__init__(message)
+        self.sequence = sequence
+        self.value = value
 
 
 class ModelError(P2PInferError):

@@ -40,7 +40,10 @@ from p2pinfer.wire.messages.membership import CHAIN_COUNT_MAX, Certificate, Memb
 
 __all__ = [
     "ADDRESSES_COUNT_MAX",
+    "ADDRESS_PREFIX",
+    "INVITE_PREFIX",
     "Invite",
+    "SwarmAddress",
     "SwarmPolicy",
     "check_id",
     "check_membership",
@@ -54,6 +57,10 @@ BACKDATE_S = 300.0
 """How far a new certificate reaches back, so that peers with clocks behind ours take it at once."""
 INVITE_PREFIX = "p2pinfer:"
 INVITE_TEXT_SIZE_MAX = 4096
+ADDRESS_PREFIX = "p2pinfer://"
+ADDRESS_TEXT_SIZE_MAX = 4096
+SWARM_DIGITS_MIN = 8
+"""Of a swarm's id, in hexadecimal: who is a member already only has to tell it from its other swarms."""
 _INVITE_VERSION = 1
 _INVITE_VERSION_PUZZLE = 2
 """With the difficulty of the swarm's ids: where that is 0, as it was for all before, version 1 says it."""
@@ -172,6 +179,67 @@ def load_membership(data: bytes) -> Membership:
     return membership
 
 
+@dataclass(frozen=True, slots=True)
+class SwarmAddress:
+    """Where a swarm is: `p2pinfer://SWARM` or `p2pinfer://SWARM@HOST:PORT,HOST:PORT`. It is no secret.
+
+    It gives no right to join: who comes by it shows a membership, or brings an invite as well. Members have
+    the swarm's id, of which the first eight digits are enough, and places where one of them may listen; from
+    whoever answers the others are learnt.
+
+    Attributes:
+        digits: The first hexadecimal digits of the swarm's id, 8 to 64.
+        places: Where to ask; none means wherever members are remembered.
+    """
+
+    digits: str
+    places: tuple[Endpoint, ...] = ()
+
+    def __str__(self) -> str:
+        places = "@" + ",".join(map(str, self.places)) if self.places else ""
+        return f"{ADDRESS_PREFIX}{self.digits}{places}"
+
+    @classmethod
+    def parse(cls, text: str) -> SwarmAddress:
+        """Read a swarm's address.
+
+        Raises:
+            ConfigError: It is none; the message says what is wrong.
+        """
+        text = text.strip()
+        if not text.startswith(ADDRESS_PREFIX) or len(text) > ADDRESS_TEXT_SIZE_MAX:
+            raise ConfigError(f"not a swarm's address: it begins with {ADDRESS_PREFIX}")
+        digits, separator, listed = text.removeprefix(ADDRESS_PREFIX).rstrip("/").partition("@")
+        digits = digits.lower()
+        is_id = SWARM_DIGITS_MIN <= len(digits) <= 2 * PUBLIC_KEY_SIZE_BYTES
+        if not is_id or any(digit not in "0123456789abcdef" for digit in digits):
+            raise ConfigError(
+                f"{digits[:80]!r} is no swarm's id: write {SWARM_DIGITS_MIN} to {2 * PUBLIC_KEY_SIZE_BYTES} "
+                "of its hexadecimal digits, as `p2pinfer status --json` shows them"
+            )
+        try:
+            places = tuple(Endpoint.parse(place) for place in listed.split(",")) if separator else ()
+        except ValueError as error:
+            raise ConfigError(f"the swarm's address: {error}") from error
+        if len(places) > ADDRESSES_COUNT_MAX:
+            raise ConfigError(
+                f"a swarm's address has at most {ADDRESSES_COUNT_MAX} places, not {len(places)}"
+            )
+        return cls(digits, places)
+
+    def check(self, swarm: SwarmId) -> None:
+        """Refuse another swarm's address.
+
+        Raises:
+            ConfigError: It does not name that swarm.
+        """
+        if not str(swarm).startswith(self.digits):
+            raise ConfigError(
+                f"the address is that of swarm {self.digits[:SWARM_DIGITS_MIN]}, the membership here of "
+                f"swarm {swarm.short}: name another directory with --data-dir"
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invite:
     """One string that carries addresses, the swarm's id and the right to join. It is a secret.
@@ -282,6 +350,8 @@ def _checksum(body: bytes) -> bytes:
 def _invite_body(text: str) -> bytes:
     if not text.startswith(INVITE_PREFIX):
         raise ConfigError(f"not an invite: it begins with {INVITE_PREFIX}")
+    if text.startswith(ADDRESS_PREFIX):
+        raise ConfigError("that is a swarm's address, which gives no right to join: an invite does")
     if len(text) > INVITE_TEXT_SIZE_MAX:
         raise ConfigError(f"not an invite: more than {INVITE_TEXT_SIZE_MAX} characters")
     encoded = text[len(INVITE_PREFIX) :]

@@ -19,7 +19,7 @@ SIGNED = {"identity", "membership", "wire", "work"}
 CORES = {"swim", "dht", "raft", "inference"}
 NUMBERS = {"engine", "models"}
 CORE_NEEDS = {"ids", "errors", "effects", "wire", "work", "puzzle"}
-BELOW_RUNTIME = BOTTOM | SIGNED | CORES | NUMBERS | {"peer_core", "loading"}
+BELOW_RUNTIME = BOTTOM | SIGNED | CORES | NUMBERS | {"holdings", "peer_core", "loading"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     # Value types: each sees only what is plainer than itself.
@@ -44,7 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": CORE_NEEDS,
     "models": CORE_NEEDS | {"files"},
     # Composition.
-    "peer_core": CORE_NEEDS | CORES,
+    "holdings": CORE_NEEDS | {"dht"},
+    "peer_core": CORE_NEEDS | CORES | {"holdings"},
     "loading": BOTTOM | SIGNED | NUMBERS,
     "testing": BELOW_RUNTIME,
     "observability": BOTTOM,
@@ -68,7 +69,7 @@ ONLY_IN: dict[str, set[str]] = {
 }
 """By library: the only parts that may import it."""
 
-PURE = CORES | {"peer_core"}
+PURE = CORES | {"holdings", "peer_core"}
 IMPURE_LIBRARIES = {
     "trio", "asyncio", "threading", "multiprocessing", "concurrent", "queue", "signal", "subprocess",
     "socket", "ssl", "select", "selectors", "os", "io", "pathlib", "tempfile", "shutil", "sqlite3",

@@ -102,9 +102,9 @@ class NodeConfig:
         default=(),
         metadata=_about(
             read_texts,
-            "An invite of the swarm to join, or, for a node that is a member already, the address "
-            "(HOST:PORT) of another; there may be several. None: the node goes back to the swarm of its "
-            "data directory, or founds one.",
+            "An invite of the swarm to join, or, for a node that is a member already, the address of "
+            "another (HOST:PORT) or of the swarm (p2pinfer://SWARM); there may be several. None: the node "
+            "goes back to the swarm of its data directory, or founds one.",
             metavar="INVITE",
         ),
     )

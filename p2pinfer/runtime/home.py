@@ -22,8 +22,11 @@ from p2pinfer.files import replace_file
 from p2pinfer.identity import Identity, Verifier
 from p2pinfer.ids import Endpoint, SwarmId
 from p2pinfer.membership import (
+    ADDRESS_PREFIX,
     BACKDATE_S,
+    INVITE_PREFIX,
     Invite,
+    SwarmAddress,
     SwarmPolicy,
     check_id,
     issue_certificate,
@@ -81,7 +84,8 @@ def open_home(directory: Path, join: Sequence[str], now: float, id_difficulty: i
 
     Args:
         directory: Made if it is not there.
-        join: Invites and `host:port` addresses. An address alone serves where this peer is a member already.
+        join: Invites, addresses of the swarm (`p2pinfer://...`) and `host:port` addresses. An address alone
+            serves where this peer is a member already.
         now: Seconds since the Unix epoch.
         id_difficulty: The work that peer ids have in them, in bits, where a swarm is founded; 0 elsewhere, or
             what the swarm has.
@@ -95,11 +99,16 @@ def open_home(directory: Path, join: Sequence[str], now: float, id_difficulty: i
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{directory}: {error.strerror}; name another with --data-dir") from error
-    invites = [Invite.parse(text) for text in join if text.startswith("p2pinfer:")]
-    plain = tuple(_read_address(text) for text in join if not text.startswith("p2pinfer:"))
+    named = [SwarmAddress.parse(text) for text in join if text.startswith(ADDRESS_PREFIX)]
+    others = [text for text in join if not text.startswith(ADDRESS_PREFIX)]
+    invites = [Invite.parse(text) for text in others if text.startswith(INVITE_PREFIX)]
+    plain = tuple(_read_address(text) for text in others if not text.startswith(INVITE_PREFIX))
+    plain += tuple(place for address in named for place in address.places)
     known = _read_swarm(directory)
     if invites or known is not None:
         swarm, addresses = known or (invites[0].swarm, ())
+        for address in named:
+            address.check(invites[0].swarm.id if invites else swarm.id)
         if id_difficulty not in (0, swarm.difficulty):
             raise ConfigError(
                 f"id_difficulty = {id_difficulty}: swarm {swarm.id.short} was founded with "
@@ -108,13 +117,12 @@ def open_home(directory: Path, join: Sequence[str], now: float, id_difficulty: i
         if invites:
             return _join(directory, invites, plain, known, now)
         identity = _fitting_identity(directory, swarm, is_member=True)
-        return Home(
-            directory, identity, swarm, _read_membership(directory / _MEMBERSHIP, swarm), plain or addresses
-        )
-    if plain:
+        places = (*plain, *addresses) if named else plain or addresses
+        return Home(directory, identity, swarm, _read_membership(directory / _MEMBERSHIP, swarm), places)
+    if plain or named:
         raise ConfigError(
-            f"{plain[0]} is an address, but this peer is a member of no swarm yet: join with an invite, "
-            "which `p2pinfer invite` prints on a peer of the swarm"
+            f"{named[0] if named else plain[0]} is an address, but this peer is a member of no swarm yet: "
+            "join with an invite, which `p2pinfer invite` prints on a peer of the swarm"
         )
     return _found(directory, id_difficulty, now)
 

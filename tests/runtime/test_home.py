@@ -155,3 +155,20 @@ def test_a_swarm_file_of_before_means_no_difficulty(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace(' "difficulty": 0,\n', ""))
     assert "difficulty" not in path.read_text()
     assert open_home(tmp_path / "a", [], NOW).swarm == home.swarm
+
+
+def test_a_swarms_address_leads_back_and_gives_no_right(tmp_path: Path) -> None:
+    founder = open_home(tmp_path / "a", [], NOW)
+    open_home(tmp_path / "b", [invite(tmp_path / "a")], NOW)
+    bare = f"p2pinfer://{str(founder.swarm.id)[:8]}"
+    assert open_home(tmp_path / "b", [bare], NOW).addresses == (ADDRESS,)
+    moved = Endpoint("10.0.0.7", 1)
+    assert open_home(tmp_path / "b", [f"{bare}@{moved}"], NOW).addresses == (moved, ADDRESS)
+    with pytest.raises(ConfigError, match="a member of no swarm yet: join with an invite"):
+        open_home(tmp_path / "c", [bare], NOW)
+    with_both = open_home(tmp_path / "d", [invite(tmp_path / "a"), f"{bare}@{moved}"], NOW)
+    assert with_both.addresses == (moved, ADDRESS), "an old invite with a fresh address"
+    with pytest.raises(ConfigError, match="the address is that of swarm 00000000"):
+        open_home(tmp_path / "b", ["p2pinfer://00000000"], NOW)
+    with pytest.raises(ConfigError, match="the address is that of swarm 00000000"):
+        open_home(tmp_path / "e", [invite(tmp_path / "a"), "p2pinfer://00000000"], NOW)
