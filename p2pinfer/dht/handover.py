@@ -44,6 +44,8 @@ _LOST_COUNT_MAX = 64
 """Lost peers looked at together; of more, somebody who moved up is left to the owner."""
 _KEYS_AT_ONCE_COUNT = 64
 """Keys looked at in one call: a tenth of a millisecond each."""
+_TICK_S = 0.001
+"""The shortest wait for the budget, seconds."""
 _PAUSE_S = 0.05
 """Between two such calls, seconds."""
 
@@ -278,8 +280,11 @@ class _Budget:
         return True
 
     def ready_at(self, size_bytes: int) -> float:
-        """When so many bytes will be there."""
-        return self._filled_at + max(0.0, size_bytes - self._bytes) / self._config.handover_bytes_per_s
+        """When so many bytes will be there; never so soon that a clock could not tell it from now."""
+        missing_bytes = size_bytes - self._bytes
+        if missing_bytes <= 0:
+            return self._filled_at
+        return self._filled_at + max(missing_bytes / self._config.handover_bytes_per_s, _TICK_S)
 
 
 def _distance(peer: bytes, key: bytes) -> int:

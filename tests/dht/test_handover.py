@@ -1,47 +1,17 @@
 """Who receives a record when the neighbourhood changes, from whom, how often and how fast."""
 
 import dataclasses
-import random
-from collections import Counter, defaultdict
+from collections import Counter
 
 import pytest
 
-from p2pinfer.dht.config import DhtConfig, RecordConfig
-from p2pinfer.dht.handover import Handover
 from p2pinfer.dht.keyspace import distance
-from p2pinfer.dht.neighbours import Neighbours
 from p2pinfer.dht.records import record_size_bytes
-from p2pinfer.dht.store import RecordStore
 from p2pinfer.ids import Contact, PeerId
 from p2pinfer.wire.codec import encoded_size
-from p2pinfer.wire.messages.dht import DhtRecord, StoreRecords
-from tests.dht.peers import contact, nearest_by_force, peer_id, record
-
-K = 4
-Sent = list[tuple[Contact, list[DhtRecord]]]
-
-
-class Holder:
-    """One peer's store, neighbours and plan, by its index."""
-
-    def __init__(self, index: int, **changed: float) -> None:
-        limits = dataclasses.replace(RecordConfig(), **changed)  # type: ignore[arg-type]
-        config = DhtConfig(k=K, alpha=3, record=limits)
-        self.own = peer_id(index)
-        self.store = RecordStore(self.own, config)
-        self.neighbours = Neighbours(self.own, 6 * K)
-        self.plan = Handover(self.store, self.neighbours, config, 0.0)
-
-    def put(self, each: DhtRecord, now: float = 0.0) -> None:
-        nearer_count = self.neighbours.nearer_count(each.key)
-        assert self.store.put(each, contact(99), now, nearer_count=nearer_count).code == "stored"
-
-    def run(self, until: float) -> Sent:
-        """Call `due` at every deadline until then, as a driver would."""
-        sent: Sent = []
-        while (deadline := self.plan.deadline) is not None and deadline <= until:
-            sent += self.plan.due(deadline)
-        return sent
+from p2pinfer.wire.messages.dht import StoreRecords
+from tests.dht.holder import Holder, K, Sent
+from tests.dht.peers import contact, peer_id, record
 
 
 def by_distance(key: bytes, indices: range) -> list[int]:
@@ -304,58 +274,3 @@ def test_a_process_that_stood_still_goes_on() -> None:
     here.plan.came(contact(ORDER[9]), 200.0)
     here.plan.gone(peer_id(ORDER[1]), 200.0)
     assert receivers(here.plan.due(50_000.0)) == [peer_id(ORDER[K])]
-
-
-def test_with_full_knowledge_every_change_reaches_the_k_nearest_from_one_holder() -> None:
-    """A dumb network: all know all at once. After each change each of the k nearest has each record."""
-    counts = [churn(seed) for seed in range(20)]
-    needed, extra = (sum(each) for each in zip(*counts, strict=True))
-    print(f"{needed} needed, {extra} to somebody who had it already")
-    assert extra < needed / 4, "as good as nothing is sent to somebody who has it"
-
-
-def churn(seed: int) -> tuple[int, int]:
-    """Let eight members come or go; return how many hand-overs were needed, and how many were not."""
-    print(f"seed {seed}")
-    rng = random.Random(seed)
-    members = {index: Holder(index) for index in range(10)}
-    for here in members.values():
-        for other in members:
-            here.plan.came(contact(other), 0.0)
-        here.run(50.0)
-    records = [record(0, key=rng.randbytes(32), subkey=b"%d" % n, expires_s=1e5) for n in range(12)]
-    has: dict[bytes, set[bytes]] = defaultdict(set)
-    for each in records:
-        for peer in nearest_by_force(each.key, [here.own for here in members.values()], K):
-            here = next(here for here in members.values() if here.own == peer)
-            here.put(each, 100.0)
-            has[each.key].add(peer)
-    now, extra, needed = 100.0, 0, 0
-    for step in range(8):
-        now += 100.0
-        if rng.random() < 0.5:
-            index = 100 + step
-            joins = Holder(index)
-            for other, here in members.items():
-                here.plan.came(contact(index), now)
-                joins.plan.came(contact(other), now)
-            members[index] = joins
-        else:
-            index = rng.choice(sorted(members))
-            dead = members.pop(index)
-            for here in members.values():
-                here.plan.gone(dead.own, now)
-        for here in list(members.values()):
-            for other in members:
-                here.plan.came(contact(other), now + 45.0)
-            for to, handed in here.run(now + 50.0):
-                target = next(each for each in members.values() if each.own == to.peer)
-                for each in handed:
-                    extra += target.own in has[each.key]
-                    needed += target.own not in has[each.key]
-                    has[each.key].add(target.own)
-                    target.put(each, now + 1.0)
-        peers = [here.own for here in members.values()]
-        for each in records:
-            assert set(nearest_by_force(each.key, peers, K)) <= has[each.key], f"step {step}"
-    return needed, extra
