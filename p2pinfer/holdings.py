@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
 from p2pinfer.dht.core import DhtCore
@@ -129,6 +129,15 @@ class Holdings:
             return []
         self._wanted = wanted
         self._retry_s = RETRY_S
+        return self._publish(now)
+
+    def set_endpoint(self, endpoint: Endpoint, now: float) -> list[Effect]:
+        """This peer is elsewhere from now on: its record says so."""
+        self._me = Contact(self._me.peer, endpoint)
+        if self._wanted is None:
+            return []
+        key, held = self._wanted
+        self._wanted = key, replace(held, endpoint=endpoint)
         return self._publish(now)
 
     @property

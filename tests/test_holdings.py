@@ -114,6 +114,16 @@ def test_another_span_takes_the_old_one_back() -> None:
     assert places_of(dht, NOW + 1.0) == {b"0:4": None, b"4:8": replace(HELD, start=4, end=8)}
 
 
+def test_a_peer_that_moves_says_where_it_is_now() -> None:
+    holdings, dht = make()
+    there = Endpoint("10.0.0.9", 7946)
+    assert holdings.set_endpoint(HERE, NOW) == [], "it serves nothing"
+    holdings.tell(HOLDING, NOW)
+    holdings.set_endpoint(there, NOW + 1.0)
+    assert places_of(dht, NOW + 1.0) == {b"0:4": replace(HELD, endpoint=there)}
+    assert holdings.tell(HOLDING, NOW + 2.0) == [], "which is known"
+
+
 def test_what_nobody_else_kept_is_told_again_with_growing_waits() -> None:
     holdings, _ = make()
     effects = holdings.tell(HOLDING, NOW)

@@ -200,11 +200,9 @@ class Dht:
         place = provided_place(name)
         done = await self._lookup(lambda dht, now: dht.get([place], now))
         found = [provider_of(record) for record in done.values if record.namespace == PROVIDER]
+        # A member's own address is newer than what it said when it began to provide.
         members = {each.owner: each.endpoint for each in self._parts.core.swim.alive()}
-        return tuple(
-            each if each.endpoint is not None else replace(each, endpoint=members.get(each.peer))
-            for each in found
-        )
+        return tuple(replace(each, endpoint=members.get(each.peer, each.endpoint)) for each in found)
 
     async def find_peers(self, key: Key) -> tuple[Contact, ...]:
         """Look for the peers nearest to a key that answer, nearest first; this one is not among them.

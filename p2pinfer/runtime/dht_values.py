@@ -48,7 +48,7 @@ class Provider:
 
     peer: PeerId
     endpoint: Endpoint | None
-    """Where it listens; None where it did not say and is no member that this peer knows."""
+    """Where it listens, as a member or by its own word; None where it gave none and is no member known."""
     expires_s: float
 
 

@@ -352,8 +352,13 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
         # Before the long work: who asks this node meanwhile hears what it does.
         write_node_file(parts.config.node_path, peer.endpoint, parts.home)
         await join_swarm(parts, peer._joined, tasks)
-        rng, live = random.Random(os.urandom(32)), parts.search.live
-        rendezvous = Rendezvous(peer.dht, parts.home.swarm.id, parts.core.contact, live=live, rng=rng)
+        rendezvous = Rendezvous(
+            peer.dht,
+            parts.home.swarm.id,
+            lambda: peer.endpoint,
+            live=parts.search.live,
+            rng=random.Random(os.urandom(32)),
+        )
         tasks.start_soon(rendezvous.run, parts.search.finder.found)
         await peer._serve_own_span(tasks)
         tasks.start_soon(provide_manifests, parts.store, peer.dht)

@@ -16,7 +16,7 @@ the records.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -96,18 +96,20 @@ class Rendezvous:
     Args:
         dht: The peer's.
         swarm: Whose members are looked for.
-        own: This peer.
+        own: Where this peer listens now.
         live: The other members that live.
         rng: Draws who says where it listens, and spreads the looks of many peers.
     """
 
-    def __init__(self, dht: Keeps, swarm: SwarmId, own: Contact, *, live: Live, rng: random.Random) -> None:
+    def __init__(
+        self, dht: Keeps, swarm: SwarmId, own: Callable[[], Endpoint], *, live: Live, rng: random.Random
+    ) -> None:
         self._dht = dht
         self._swarm = swarm
         self._own = own
         self._live = live
         self._rng = rng
-        self._is_told = False
+        self._told: Endpoint | None = None
 
     async def run(self, found: OnFound) -> None:
         """Look for members until cancelled."""
@@ -123,11 +125,11 @@ class Rendezvous:
 
     async def _maybe_tell(self) -> None:
         """Say where this peer listens, or stop saying it, as the lot falls."""
-        key = (NAMESPACE, bytes(self._swarm))
+        key, own = (NAMESPACE, bytes(self._swarm)), self._own()
         is_drawn = self._rng.random() * (len(self._live()) + 1) < SAYING_COUNT
-        wants = is_drawn and is_numeric(self._own.endpoint)
-        if wants and not self._is_told:
-            await self._dht.put(key, str(self._own.endpoint).encode(), ttl_s=MEMBER_TTL_S)
-        elif self._is_told and not wants:
+        wanted = own if is_drawn and is_numeric(own) else None
+        if wanted is not None and wanted != self._told:
+            await self._dht.put(key, str(wanted).encode(), ttl_s=MEMBER_TTL_S)
+        elif wanted is None and self._told is not None:
             await self._dht.remove(key)
-        self._is_told = wants
+        self._told = wanted

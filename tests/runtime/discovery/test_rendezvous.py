@@ -86,7 +86,7 @@ async def test_a_member_says_where_it_listens_and_looks_again_and_again(
 ) -> None:
     one = contact_of("one", 2)
     dht = Keeping([kept(one)])
-    strategy = Rendezvous(dht, SWARM, OWN, live=lambda: [], rng=rng())
+    strategy = Rendezvous(dht, SWARM, lambda: OWN.endpoint, live=lambda: [], rng=rng())
     found = await found_by(strategy, 4 * rendezvous.ALONE_INTERVAL_S)
     assert found[0] == [one]
     assert 3 <= len(found) <= 6
@@ -95,7 +95,7 @@ async def test_a_member_says_where_it_listens_and_looks_again_and_again(
 
 async def test_a_busy_dht_is_asked_later(autojump_clock: trio.abc.Clock) -> None:
     dht = Keeping([], is_full=True)
-    strategy = Rendezvous(dht, SWARM, OWN, live=lambda: [], rng=rng())
+    strategy = Rendezvous(dht, SWARM, lambda: OWN.endpoint, live=lambda: [], rng=rng())
     assert await found_by(strategy, 4 * rendezvous.ALONE_INTERVAL_S) == []
 
 
@@ -105,7 +105,9 @@ async def test_in_a_large_swarm_few_say_it(autojump_clock: trio.abc.Clock) -> No
     saying = 0
     for seed in range(200):
         dht = Keeping()
-        await found_by(Rendezvous(dht, SWARM, OWN, live=lambda: others, rng=random.Random(seed)), 1.0)
+        await found_by(
+            Rendezvous(dht, SWARM, lambda: OWN.endpoint, live=lambda: others, rng=random.Random(seed)), 1.0
+        )
         saying += len(dht.told)
     assert 1 <= saying <= 20, "6.4 are expected"
 
@@ -113,7 +115,7 @@ async def test_in_a_large_swarm_few_say_it(autojump_clock: trio.abc.Clock) -> No
 async def test_who_is_not_drawn_any_more_stops(autojump_clock: trio.abc.Clock) -> None:
     others: list[Contact] = []
     dht = Keeping()
-    strategy = Rendezvous(dht, SWARM, OWN, live=lambda: others, rng=rng())
+    strategy = Rendezvous(dht, SWARM, lambda: OWN.endpoint, live=lambda: others, rng=rng())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(strategy.run, lambda _: None)
         await let_mock_time_pass(1.0)
@@ -125,9 +127,17 @@ async def test_who_is_not_drawn_any_more_stops(autojump_clock: trio.abc.Clock) -
 
 async def test_a_host_name_is_not_told(autojump_clock: trio.abc.Clock) -> None:
     dht = Keeping()
-    own = Contact(OWN.peer, Endpoint("node.example.org", 7946))
-    await found_by(Rendezvous(dht, SWARM, own, live=lambda: [], rng=rng()), 1.0)
+    own = Endpoint("node.example.org", 7946)
+    await found_by(Rendezvous(dht, SWARM, lambda: own, live=lambda: [], rng=rng()), 1.0)
     assert dht.told == []
+
+
+async def test_who_moves_says_where_it_is_now(autojump_clock: trio.abc.Clock) -> None:
+    dht = Keeping()
+    places = iter([Endpoint("10.0.0.1", 1), Endpoint("10.0.0.1", 1), Endpoint("10.0.0.2", 1)])
+    strategy = Rendezvous(dht, SWARM, lambda: next(places), live=lambda: [], rng=rng())
+    await found_by(strategy, 2.4 * rendezvous.ALONE_INTERVAL_S)
+    assert dht.told == [("put", b"10.0.0.1:1"), ("put", b"10.0.0.2:1")]
 
 
 async def test_members_of_a_running_swarm_are_found_by_its_address(tmp_path: Path) -> None:
