@@ -530,8 +530,10 @@ class PeerCore:
         contact = self.holdings.take_found(now)
         if contact is None:
             return []
-        is_member = any(contact.peer == record.owner for record in self.swim.alive())
-        return self.swim.merge_hint([replace(contact, peer=None) if is_member else contact], now)
+        # A member is asked where SWIM knows it, whatever its record in the DHT names.
+        known = (record for record in self.swim.alive() if record.owner == contact.peer)
+        asked = next((Contact(None, record.endpoint) for record in known), contact)
+        return self.swim.merge_hint([asked], now)
 
     def _maybe_hand_over(self, now: float) -> list[Effect]:
         """While draining: ask the open sessions to move, once others hold what this peer holds."""

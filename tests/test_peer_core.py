@@ -95,7 +95,8 @@ def test_a_holder_that_the_dht_names_is_asked_as_a_stranger_or_for_its_newer_rec
     assert isinstance(ping.message, Ping)
     record = replace(peer.swim.record, public_key=b"\x07" * 32, endpoint=member.endpoint, holding=None)
     peer.swim.alive = lambda: (record,)  # type: ignore[method-assign]
-    peer.holdings._found.append((b"\x02" * 32, Contact(record.owner, member.endpoint)))
+    elsewhere = Endpoint("10.0.0.8", 1)
+    peer.holdings._found.append((b"\x02" * 32, Contact(record.owner, elsewhere)))
     sent = [each for each in peer.tick(NOW + 1.0) if isinstance(each, Send)]
     assert [each.to for each in sent if isinstance(each.message, StateRequest)] == [
         Contact(None, member.endpoint)

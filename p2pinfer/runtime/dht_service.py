@@ -4,7 +4,8 @@ Rules:
 
 1. Any member may read. What changes something is said in this peer's name and takes of what others keep for
    it: that is for the command line of its own data directory alone.
-2. The answers are plain data; `docs/cli.md` lists the keys.
+2. Clients have so many lookups at a time, so that they cannot take all of this peer's own.
+3. The answers are plain data; `docs/cli.md` lists the keys.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import trio
 
 from p2pinfer.effects import Message
-from p2pinfer.errors import CertificateError, ConfigError, LocalProtocolError
+from p2pinfer.errors import CertificateError, ConfigError, LocalProtocolError, Overloaded
 from p2pinfer.ids import Contact
 from p2pinfer.membership import ADDRESSES_COUNT_MAX, SwarmAddress
 from p2pinfer.runtime.calls import Handler
@@ -29,29 +30,43 @@ from p2pinfer.wire.messages.dht_use import DhtAnswer, DhtCommand
 
 __all__ = ["dht_handler"]
 
+ASKED_COUNT_MAX = 32
+"""Commands of clients at a time."""
 _WRITES = ("put", "rm", "provide", "stop")
 
 
 def dht_handler(dht: Dht, home: Home) -> Handler:
     """Return what answers a DhtCommand."""
+    turns = trio.Semaphore(ASKED_COUNT_MAX)
 
     async def on_command(contact: Contact, request: Message) -> AsyncGenerator[Message, None]:
         if not isinstance(request, DhtCommand):
             raise LocalProtocolError(f"{type(request).__name__} is no DhtCommand")
         if request.action in _WRITES:
-            client = await trio.to_thread.run_sync(load_client, home.directory)
-            if contact.peer not in (client.peer_id, home.identity.peer_id):
-                raise CertificateError(
-                    "only the command line of a node's own data directory keeps things in its name: "
-                    "run this on its machine, or start a node of your own"
-                )
+            await _check_is_own(contact, home)
+        try:
+            turns.acquire_nowait()
+        except trio.WouldBlock:
+            raise Overloaded(f"{ASKED_COUNT_MAX} clients ask already", retry_after_s=1.0) from None
         try:
             answer = await (_members(dht, home) if request.action == "members" else _run(dht, request))
         except LocalProtocolError as error:
             raise ConfigError(str(error)) from error  # the client's fault, not this peer's
+        finally:
+            turns.release()
         yield DhtAnswer(json=json.dumps(answer))
 
     return on_command
+
+
+async def _check_is_own(contact: Contact, home: Home) -> None:
+    """Let the command line of this data directory write, and whoever can read its key on this machine."""
+    client = await trio.to_thread.run_sync(load_client, home.directory)
+    if contact.peer not in (client.peer_id, home.identity.peer_id):
+        raise CertificateError(
+            "only the command line of a node's own data directory keeps things in its name: "
+            "run this on its machine, or start a node of your own"
+        )
 
 
 async def _members(dht: Dht, home: Home) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,7 @@ from p2pinfer.ids import Contact
 from p2pinfer.models.store import ModelStore
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.runtime import dht as runtime_dht
+from p2pinfer.runtime import dht_service
 from p2pinfer.runtime.client import connect
 from p2pinfer.runtime.dht import Dht
 from p2pinfer.runtime.dht_values import Provider, provider_of
@@ -322,6 +324,54 @@ async def test_clients_read_anywhere_and_write_in_the_name_of_their_own_node_alo
             for action in ("put", "rm", "provide", "stop"):
                 with pytest.raises(CertificateError, match="a node of your own"):
                     await client.dht(action, name="greeting")
+
+
+async def test_clients_take_only_so_many_lookups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with peers_of(tmp_path, 2) as (one, _), connect(tmp_path / "0") as client:
+        never = trio.Event()
+        asked: list[object] = []
+
+        async def get(key: object) -> None:
+            asked.append(key)
+            await never.wait()
+
+        monkeypatch.setattr(one.dht, "get", get)
+        async with trio.open_nursery() as nursery:
+            for number in range(dht_service.ASKED_COUNT_MAX):
+                nursery.start_soon(partial(client.dht, "get", name=f"name {number}"))
+            await wait_until(lambda: len(asked) == dht_service.ASKED_COUNT_MAX, timeout_s=10)
+            with pytest.raises(Overloaded, match="32 clients ask already") as refusal:
+                await client.dht("get", name="one more")
+            assert refusal.value.retry_after_s
+            nursery.cancel_scope.cancel()
+        monkeypatch.undo()
+        with trio.fail_after(10):
+            while True:
+                try:
+                    assert (await client.dht("get", name="now"))["values"] == []
+                    break
+                except Overloaded:
+                    await trio.testing.wait_all_tasks_blocked(0.02)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"action": "get", "name": "x", "namespace": "a\0b"},
+        {"action": "get", "name": "x", "namespace": "n" * 17},
+        {"action": "get", "key": b"short"},
+        {"action": "manifest"},
+        {"action": "peers"},
+        {"action": "providers", "key": bytes(31)},
+        {"action": ""},
+    ],
+)
+async def test_what_a_client_gets_wrong_is_its_own_fault(what: dict[str, Any], tmp_path: Path) -> None:
+    async with peers_of(tmp_path, 1), connect(tmp_path / "0") as client:
+        with pytest.raises(ConfigError):
+            await client.dht(
+                what["action"], **{name: each for name, each in what.items() if name != "action"}
+            )
 
 
 def test_a_provider_that_names_no_address_is_found_without_one() -> None:

@@ -14,9 +14,11 @@ from p2pinfer.ids import Span
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.testing import World, run_seeds
 from p2pinfer.testing.host import Host
+from p2pinfer.testing.rules import Drop, Packet, Verdict
 from p2pinfer.wire.codec import encode
 from p2pinfer.wire.messages.dht import DhtRecord, FindNodes
 from p2pinfer.wire.messages.dht_use import HeldSpan
+from p2pinfer.wire.messages.swim import Ack, Gossip, Ping
 from tests.inference.swarm import DIGEST, unbroken
 from tests.simulation.peer_swarm import CONFIG, PeerSwarm
 
@@ -88,6 +90,40 @@ def test_without_the_question_the_holder_stays_lost(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(PeerCore, "_seek", lambda *_: None)
     with pytest.raises(AssertionError, match="within seconds"):
         the_dht_fills_in(World(1))
+
+
+def gossip_is_late(world: World) -> None:
+    """A member that begins to serve is found by the DHT before the word of it has come by gossip."""
+    swarm = PeerSwarm(world, copies=1, config=SILENT)
+    assert swarm.settle()
+    world.run_for(5.0)
+    late = swarm.world.hosts["c0"]
+    served = late.core.hop._served
+    late.call(lambda core, now: core.prepare(Span(0, 4), now))
+    assert world.run_until_true(lambda: bool(swarm.me.core.unheld(DIGEST, 12)), 10.0)
+    world.run_for(2.0)
+
+    def drop(packet: Packet) -> Verdict:
+        is_gossip = packet.target == "me" and isinstance(packet.message, Ping | Ack | Gossip)
+        return Drop() if is_gossip else None
+
+    world.network.add_rule(drop)
+    late.call(lambda core, now: core.serve(served, "hash:12", now))
+    world.run_for(0.5)
+    with pytest.raises(NoChain, match=r"\[8,12\)"):
+        swarm.ask()
+    assert world.run_until_true(lambda: not swarm.me.core.unheld(DIGEST, 12), 1.0), "within a second"
+
+
+def test_the_dht_fills_in_where_gossip_is_late(sim_seed: int) -> None:
+    run_seeds(gossip_is_late, [sim_seed], f"{HERE}:gossip_is_late")
+
+
+def test_without_the_question_gossip_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scenario above depends on what it says it depends on."""
+    monkeypatch.setattr(PeerCore, "_seek", lambda *_: None)
+    with pytest.raises(AssertionError, match="within a second"):
+        gossip_is_late(World(1))
 
 
 def test_a_model_is_asked_about_once_in_a_while_and_not_for_each_request() -> None:
