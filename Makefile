@@ -43,11 +43,12 @@ soak: $(STAMP) ## Half an hour of kills, stops and joins under load, then the lo
 	@$(RUN) -m benchmarks.members --minutes 3
 	@$(TEST) --timeout=0 -m soak
 
-bench: $(STAMP) ## Measure side by side: beside llama.cpp, a hop beside a bare echo, kills beside unbroken answers
+bench: $(STAMP) ## Measure side by side: llama.cpp, a bare echo, answers without kills, the DHT of stock kademlia
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@$(RUN) -m benchmarks.decode
 	@$(RUN) -m benchmarks.planning
 	@$(RUN) -m benchmarks.hop
+	@$(RUN) -m benchmarks.dht
 	@$(RUN) -m benchmarks.kills --kills 10
 
 fuzz: $(STAMP) ## Run every property test with EXAMPLES fresh examples, then mutate bytes for a minute

@@ -124,7 +124,8 @@ class PeerCore:
         self.entry.set_me(self.contact)
         if self._holding is not None:
             self._book.put(self.contact, self._holding, self.swim.coordinate)
-        return self._carry(self.dht.set_endpoint(endpoint, now) + self.swim.set_endpoint(endpoint, now), now)
+        effects = self.dht.set_endpoint(endpoint, now) + self.swim.set_endpoint(endpoint, now)
+        return self._carry(effects + self.holdings.set_endpoint(endpoint, now), now)
 
     def screen(self, admit: Callable[[PeerRecord], bool] | None) -> None:
         """Ask an application from now on before a peer that is not known yet becomes a member here."""

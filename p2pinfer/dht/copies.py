@@ -28,6 +28,7 @@ class Copies:
     _given: set[tuple[PeerId, bytes]] = field(default_factory=set)
     _under_way: dict[int, tuple[DhtRecord, ...]] = field(default_factory=dict)
     _kept: Counter[tuple[bytes, Place]] = field(default_factory=Counter)
+    _met: set[tuple[bytes, Place]] = field(default_factory=set)
 
     @property
     def is_waiting(self) -> bool:
@@ -76,9 +77,15 @@ class Copies:
             if code == "stored":
                 self.kept(record)
         places = {(each.key, place_of(each)) for each in records}
+        self._met |= places
         for record in message.held:
             if (record.key, place_of(record)) in places:
                 self._note_conflict(record)
+
+    @property
+    def unmet(self) -> list[DhtRecord]:
+        """The records that no other peer said anything about."""
+        return [each for each in self.records if (each.key, place_of(each)) not in self._met]
 
     def placed(self, record: DhtRecord, placed: Placed) -> None:
         """This peer itself keeps it, or has what stood in the way."""

@@ -234,6 +234,7 @@ class DhtCore:
     def statistics(self) -> Mapping[str, Any]:
         """Counters and gauges by name; a copy."""
         gauges: dict[str, Any] = {
+            "buckets": self._table.bucket_count,
             "contacts": len(self._table),
             "contacts_good": self._table.good_count,
             "contacts_waiting": self._table.waiting_count,
@@ -249,6 +250,7 @@ class DhtCore:
             "records_cached": self._store.cached_count,
             "forks_kept": len(self._store.forks),
             "round_trip_s": self._asker.round_trip_s,
+            "seen": None if self._observed.seen is None else str(self._observed.seen),
         }
         records = {f"records_{code}": count for code, count in self._store.counters.items()}
         parts = (
@@ -267,10 +269,14 @@ class DhtCore:
     def _on_copies(self, copies: Copies, now: float) -> None:
         """Keep a compare-and-swap alive if it has won, and say again what a later record of ours hides."""
         if copies.expected >= 0:
-            settle = self._publisher.confirm if copies.has_won else self._publisher.refused
-            settle(copies.records[0])
+            if copies.has_won:
+                self._publisher.confirm(copies.records[0])
+            else:
+                self._publisher.refused(copies.records[0], copies.conflict)
         elif copies.conflict is not None:
             self._publisher.outrun(copies.conflict, now)
+        for record in copies.unmet:
+            self._publisher.unmet(record, now)
 
     def _on_found_nodes(self, sender: Contact, message: FoundNodes, now: float) -> list[Effect]:
         page, effects = self._asker.on_found_nodes(sender, message, now)

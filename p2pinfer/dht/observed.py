@@ -80,6 +80,11 @@ class ObservedAddress:
         return self._changed()
 
     @property
+    def seen(self) -> Endpoint | None:
+        """Where a clear majority of those who voted lately sees this peer; None while there is none."""
+        return self._winner(vote.seen for vote in self._counted())
+
+    @property
     def nat(self) -> str:
         """What is between us and others, as far as their votes tell.
 

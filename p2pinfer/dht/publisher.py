@@ -32,6 +32,8 @@ put at different times come to share their lookups. Ours."""
 _OUTRUN_S = 5.0
 """A record of ours that a later one hides is put again after this long, seconds: two devices with one key
 that want different values do not take turns faster."""
+_UNMET_S = 10.0
+"""A record that nobody else keeps is put again after this long, seconds: this peer was alone, or cut off."""
 
 
 @dataclass(slots=True)
@@ -41,6 +43,8 @@ class _OwnPut:
     """Whether it is to be kept alive: a compare-and-swap only after it has won."""
     sequence: int = 0
     refresh_at: float = 0.0
+    before: _OwnPut | None = None
+    """What a compare-and-swap replaces if it wins."""
 
 
 class Publisher:
@@ -76,7 +80,9 @@ class Publisher:
             raise LocalProtocolError(
                 f"{len(self._puts)} records are put already and peers keep no more of one owner: unput some"
             )
-        self._puts[where] = _OwnPut(wanted, expected is None)
+        known = self._puts.get(where)
+        before = known if known is None or known.is_settled else known.before
+        self._puts[where] = _OwnPut(wanted, expected is None, before=None if expected is None else before)
 
     def unput(self, key: bytes, subkey: bytes) -> bool:
         """Want it no longer: it expires by itself. Whether it was wanted."""
@@ -90,13 +96,29 @@ class Publisher:
         """A compare-and-swap has won: keep it alive from now on. Others are not changed by this."""
         ours = self._puts.get((record.key, record.subkey))
         if ours is not None and ours.sequence == record.sequence:
-            ours.is_settled = True
+            ours.is_settled, ours.before = True, None
 
-    def refused(self, record: DhtRecord) -> None:
-        """A compare-and-swap has lost: want it no longer, unless something else was put there meanwhile."""
+    def refused(self, record: DhtRecord, conflict: DhtRecord | None) -> None:
+        """A compare-and-swap has lost: want it no longer, unless something else was put there meanwhile.
+
+        What was wanted before is wanted on where it is itself what stood in the way: another device's value,
+        said later, is not to be replaced by it.
+        """
+        where = record.key, record.subkey
+        ours = self._puts.get(where)
+        if ours is None or ours.is_settled or ours.sequence != record.sequence:
+            return
+        before = ours.before
+        if before is not None and conflict is not None and conflict.sequence <= before.sequence:
+            self._puts[where] = before
+        else:
+            del self._puts[where]
+
+    def unmet(self, record: DhtRecord, now: float) -> None:
+        """No peer was there to keep a copy: say it again soon."""
         ours = self._puts.get((record.key, record.subkey))
-        if ours is not None and not ours.is_settled and ours.sequence == record.sequence:
-            del self._puts[record.key, record.subkey]
+        if ours is not None and ours.sequence == record.sequence:
+            ours.refresh_at = min(ours.refresh_at, now + _UNMET_S)
 
     def outrun(self, held: DhtRecord, now: float) -> None:
         """A holder has a record of ours that stands in the way of a later wish: say that again, above it.

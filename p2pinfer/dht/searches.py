@@ -35,6 +35,7 @@ from p2pinfer.dht.store import RecordStore
 from p2pinfer.effects import Deliver, Effect
 from p2pinfer.errors import Overloaded
 from p2pinfer.ids import Contact, PeerId
+from p2pinfer.puzzle import fits
 from p2pinfer.wire.messages.dht import DhtRecord, Stored
 
 __all__ = ["OnUpkeep", "Searches"]
@@ -134,8 +135,9 @@ class Searches:
         effects: list[Effect] = []
         gathering = running.gathering
         if gathering is not None:
-            timely = [each for each in page.records if is_timely(each, self._config.record, now)]
-            for fork in gathering.take(timely):
+            config = self._config
+            good = [each for each in page.records if is_timely(each, config.record, now)]
+            for fork in gathering.take(each for each in good if fits(each.owner, config.id_difficulty)):
                 self.counters["forks"] += 1
                 effects += fork_effects(fork)
         if not page.is_last:

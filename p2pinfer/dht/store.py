@@ -27,6 +27,7 @@ from p2pinfer.dht.keyspace import distance
 from p2pinfer.dht.quotas import Kept, Quotas
 from p2pinfer.dht.records import Fork, Place, Standing, compare, fork_of, is_expected, is_timely, place_of
 from p2pinfer.ids import Contact, PeerId
+from p2pinfer.puzzle import fits
 from p2pinfer.wire.messages.dht import DhtRecord
 
 __all__ = ["Placed", "RecordStore"]
@@ -61,6 +62,7 @@ class RecordStore:
         self._k = config.k
         self._config = config.record
         self._namespaces = config.namespaces
+        self._difficulty = config.id_difficulty
         self._quotas = Quotas(config.record)
         self._evidence = Evidence(config.record)
         self._floors = Floors()
@@ -180,7 +182,7 @@ class RecordStore:
     ) -> Placed:
         if not is_timely(record, self._config, now):
             return Placed("void")
-        if self._namespaces.check(record):
+        if self._namespaces.check(record) or not fits(record.owner, self._difficulty):
             return Placed("invalid")
         self._sweep_records(now)
         if not self._may_stand(record):

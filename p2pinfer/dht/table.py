@@ -69,6 +69,11 @@ class RoutingTable:
         return len(self._good)
 
     @property
+    def bucket_count(self) -> int:
+        """Buckets that have contacts."""
+        return sum(bool(len(bucket)) for bucket in self._buckets.values())
+
+    @property
     def waiting_count(self) -> int:
         """Contacts in the replacement caches."""
         return len(self._known) - len(self)

@@ -40,7 +40,8 @@ __all__ = ["Datagrams", "OnDatagram", "OnUnopened"]
 _TURN_COUNT_MAX = 64
 """Datagrams for each turn: as garbage they cost some 0.3 ms."""
 _TURN_S = 0.001
-"""... and no new one after this long: a forged one costs 60 to 100 us, for its signature."""
+"""... and no new one after this long: a forged one costs 60 to 100 us, for its signature, and a good one also
+what the core does with it, which happens within this turn where the core had nothing else to do."""
 _NAMES_COUNT_MAX = 256
 """Host names remembered; peers advertise addresses, so only what people typed is a name."""
 _LOG_INTERVAL_S = 60.0

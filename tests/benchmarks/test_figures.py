@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from benchmarks import decode
+from benchmarks import decode, dht
 from benchmarks.perplexity import perplexity_of
 from benchmarks.shared import even_spans, percentile
 from p2pinfer.engine.api import EngineInput
@@ -84,3 +84,20 @@ def test_a_missing_wheel_is_one_line_with_the_remedy(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "pip install 'p2pinfer[bench]'" in said
+
+
+def test_the_dhts_ratios_are_above_one_where_ours_takes_less_time() -> None:
+    ours = [
+        {"puts_ms": [4.0, 5.0, 6.0], "gets_ms": [1.0], "put_cpu_ms": 7.0, "get_cpu_ms": 2.0, "failures": 1}
+    ]
+    theirs = [
+        {"puts_ms": [ms], "gets_ms": [ms / 5], "put_cpu_ms": 9.0, "get_cpu_ms": 1.0, "failures": 0}
+        for ms in (1.0, 10.0, 1000.0)
+    ]
+    figures = dht.figures(ours, theirs, ours)
+    assert figures["put_p50_ms"] == 5.0
+    assert figures["put_p99_ms"] == 6.0
+    assert figures["kademlia_put_p50_ms"] == 10.0
+    assert figures["put_ratio"] == 2.0
+    assert figures["get_ratio"] == 2.0
+    assert (figures["failures"], figures["kademlia_failures"]) == (2, 0)

@@ -193,7 +193,7 @@ class _Network:
                 return {"nodes": described[:-1], "seat": described[-1]}
             case {"do": "stop", "nodes": indexes}:
                 for index in indexes:
-                    self.servers[index].stop()
+                    await _stop(self.servers[index])
                 return True
             case {"do": "seeds", "target": target}:
                 near = self.seat.protocol.router.find_neighbors(Node(bytes.fromhex(target)))
@@ -209,10 +209,17 @@ class _Network:
                 found = await self.servers[index].get(key)
                 return None if found is None else found.hex()
             case {"do": "leave"}:
-                self.seat.stop()
-                await asyncio.sleep(0)  # the socket is closed in the loop's next turn
+                await _stop(self.seat)
                 return True
         raise ValueError(f"no such order: {order}")
+
+
+async def _stop(server: Any) -> None:
+    """Stop a server, and wait until its port is free."""
+    is_gone = asyncio.Event()
+    server.protocol.connection_lost = lambda error: is_gone.set()
+    server.stop()
+    await is_gone.wait()
 
 
 async def main(count: int, k: int, seed: int) -> None:

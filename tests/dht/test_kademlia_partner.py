@@ -9,6 +9,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import msgpack
 import pytest
@@ -132,7 +133,7 @@ def get(partner: Partner, key: bytes, seeds: Iterable[Contact]) -> list[bytes]:
 def lies(key: bytes) -> Iterator[bytes]:
     """Answers that break the stock crawler, and some that are no msgpack at all."""
     near = shorter(key)
-    plain = [
+    plain: list[Any] = [
         *([["text", LOOPBACK, 1]], [[near, LOOPBACK]], [[near, 7, "port"]], [[near, LOOPBACK, 1 << 70]]),
         *({}, {"value": ["a list"]}, 7, None, "text", [[]], [None], [[near[:5], LOOPBACK, 1]]),
     ]
@@ -155,7 +156,7 @@ def liars(ports: Sequence[int], key: bytes) -> Iterator[list[int]]:
                 sock.sendto(b"\x01" + question[1:21] + next(said), address)
                 told.append(1)
 
-    threads = []
+    threads: list[threading.Thread] = []
     for sock, port in zip(sockets, ports, strict=True):
         sock.settimeout(2.0)
         sock.bind((LOOPBACK, port))

@@ -133,7 +133,7 @@ def test_a_compare_and_swap_is_said_once_and_kept_alive_when_it_has_won() -> Non
     assert ours.deadline == pytest.approx(10.0 + 36.0, abs=4.0)
     (again,) = ours.due(60.0, 9)
     assert again.sequence > record.sequence
-    ours.refused(record)
+    ours.refused(record, None)
     assert len(ours) == 1, "it has won already"
 
 
@@ -142,15 +142,39 @@ def test_a_compare_and_swap_that_lost_is_not_said_again_nor_what_stood_there_bef
     said(ours, b"mine", 10.0)
     ours.put(Put(key=KEY, value=b"swap", ttl_s=100.0, expected=0))
     swap = ours.make_record(KEY, b"", 11.0)
-    ours.refused(swap)
+    ours.refused(swap, None)
     assert len(ours) == 0
     assert ours.due(1e6, 9) == []
     ours.confirm(swap)
     ours.put(Put(key=KEY, value=b"swap", ttl_s=100.0, expected=0))
     late = ours.make_record(KEY, b"", 12.0)
     said(ours, b"newer wish", 13.0)
-    ours.refused(late)
+    ours.refused(late, None)
     assert len(ours) == 1, "something else was put there meanwhile"
+
+
+def test_a_compare_and_swap_that_lost_to_our_own_value_leaves_it_alive() -> None:
+    ours = publisher()
+    first = said(ours, b"first", 1000.0)
+    for expected in (5, 6):  # a second one before the first is settled
+        ours.put(Put(key=KEY, value=b"second", ttl_s=100.0, expected=expected))
+        swap = ours.make_record(KEY, b"", 1001.0)
+        assert ours.deadline is None
+    ours.refused(swap, first)
+    assert ours.deadline is not None
+    assert [each.value for each in ours.due(ours.deadline, 9)] == [b"first"]
+
+
+def test_what_nobody_was_there_to_keep_is_said_again_soon() -> None:
+    ours = publisher()
+    record = said(ours, b"v", 1000.0, ttl_s=100_000.0)
+    ours.unmet(record, 1001.0)
+    assert ours.deadline == 1011.0
+    (again,) = ours.due(1011.0, 9)
+    ours.unmet(record, 1012.0)
+    assert ours.deadline is not None
+    assert ours.deadline > 1100.0, "the record of before says nothing of the later one"
+    assert again.sequence > record.sequence
 
 
 def test_provider_and_own_records_carry_their_namespace() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from p2pinfer.dht.config import DhtConfig, RecordConfig
 from p2pinfer.dht.records import Fork, digest_of
 from p2pinfer.dht.store import RecordStore
+from p2pinfer.puzzle import fits
 from p2pinfer.wire.messages.dht import DhtRecord
 from tests.dht.peers import contact, peer_id, record
 
@@ -324,3 +325,10 @@ def test_holders_converge_whatever_the_order_of_arrival(data: st.DataObject) -> 
             put(kept, each, 0.0)
         preferred.append(list(kept))
     assert preferred[0] == preferred[1] == [min(records[3:], key=digest_of)]
+
+
+def test_a_record_whose_owner_lacks_the_work_of_the_swarm_is_refused() -> None:
+    """Else one peer with a fitting id could put records of a thousand free keys, each with its own quota."""
+    store = RecordStore(peer_id(0), DhtConfig(id_difficulty=3))
+    codes = {fits(peer_id(owner), 3): store.put(record(owner), None, 0.0).code for owner in range(1, 60)}
+    assert codes == {True: "stored", False: "invalid"}

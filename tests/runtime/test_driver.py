@@ -185,6 +185,24 @@ async def test_the_core_ticks_at_its_deadlines(autojump_clock: trio.testing.Mock
     assert core.ticks == [pytest.approx(1000.5), pytest.approx(1000.5), pytest.approx(1003.0)]
 
 
+async def test_a_datagram_is_taken_in_its_readers_turn_where_the_loop_waits_and_in_order_where_it_does_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    recorder = Recorder()
+    recorder.gate = trio.Event()
+    async with running(ScriptedCore(), recorder) as driver:
+        await trio.testing.wait_all_tasks_blocked()
+        assert driver.offer(returning(Deliver("at once")))
+        assert recorder.done == ["at once", "flush"]
+        assert driver.offer(returning(Persist("slow", b""), Deliver("after it")))
+        assert driver.offer(returning(Deliver("waits")))
+        await trio.testing.wait_all_tasks_blocked()
+        assert recorder.done == ["at once", "flush"]
+        recorder.gate.set()
+        await trio.testing.wait_all_tasks_blocked()
+    assert recorder.done[2:] == ["persist slow", "after it", "flush", "waits", "flush"]
+
+
 async def test_a_full_inbox_refuses_datagrams_makes_streams_wait_and_takes_answers(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
