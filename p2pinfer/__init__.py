@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from p2pinfer.config import NodeConfig
-from p2pinfer.errors import P2PInferError
+from p2pinfer.errors import P2PInferError, RecordConflict
 from p2pinfer.wire.messages.client import ChatMessage
 from p2pinfer.wire.messages.events import QueryFilter
 from p2pinfer.wire.messages.inference import Sampling
@@ -34,6 +34,7 @@ __all__ = [
     "QueryFilter",
     "NodeConfig",
     "P2PInferError",
+    "RecordConflict",
 ]
 
 _LAZY = {

@@ -5,13 +5,14 @@ Only the system's routing table is asked: nothing is sent, neither here nor outs
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
 
 from p2pinfer.config import ANY_HOSTS, NodeConfig
 from p2pinfer.ids import Endpoint
 
-__all__ = ["advertised_endpoint", "outbound_host"]
+__all__ = ["advertised_endpoint", "is_numeric", "is_own_host", "outbound_host"]
 
 _logger = logging.getLogger(__name__)
 
@@ -49,3 +50,23 @@ def outbound_host(any_host: str) -> str | None:
             return str(probe.getsockname()[0])
     except OSError:
         return None
+
+
+def is_own_host(host: str) -> bool:
+    """Whether one of this machine's interfaces has that address now; nothing is sent."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+            return True
+    except OSError:
+        return False
+
+
+def is_numeric(endpoint: Endpoint) -> bool:
+    """Whether the host is an IP address and no name."""
+    try:
+        ipaddress.ip_address(endpoint.host)
+    except ValueError:
+        return False
+    return True

@@ -27,6 +27,7 @@ __all__ = [
     "WrongSwarm",
     "CertificateError",
     "CertificateExpired",
+    "UnfitId",
     "HandshakeError",
     "VersionMismatch",
     "UnavailableError",
@@ -35,6 +36,7 @@ __all__ = [
     "SessionLost",
     "Overloaded",
     "Cancelled",
+    "RecordConflict",
     "ModelError",
     "ModelNotFound",
     "UnsupportedModel",
@@ -121,6 +123,10 @@ class CertificateExpired(CertificateError):
     """The peer's membership has run out. The peer needs a new invite."""
 
 
+class UnfitId(RemoteProtocolError):
+    """A peer's id lacks the work that the swarm asks for. The peer needs a fresh key, made for this swarm."""
+
+
 class HandshakeError(RemoteProtocolError):
     """The other end of a stream did not prove its identity for this very connection. It was closed."""
 
@@ -169,6 +175,22 @@ class Overloaded(UnavailableError):
 
 class Cancelled(UnavailableError):
     """The generation was cancelled by its owner or by the shutdown of a peer. Tokens so far are right."""
+
+
+class RecordConflict(P2PInferError):
+    """A record of the DHT is not the one that a compare-and-swap expected. Nothing was stored.
+
+    Read what is held and decide anew.
+
+    Attributes:
+        sequence: Of the record that is held; 0 where none is.
+        value: Of the record that is held.
+    """
+
+    def __init__(self, message: str, *, sequence: int = 0, value: bytes = b"") -> None:
+        super().__init__(message)
+        self.sequence = sequence
+        self.value = value
 
 
 class ModelError(P2PInferError):

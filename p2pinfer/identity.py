@@ -24,6 +24,7 @@ import nacl.exceptions
 from p2pinfer.errors import ConfigError, LocalProtocolError, SealError, SignatureError, StorageError
 from p2pinfer.files import create_file
 from p2pinfer.ids import PeerId
+from p2pinfer.puzzle import zero_bits
 from p2pinfer.wire.codec import signing_bytes
 from p2pinfer.wire.messages.records import Signed
 
@@ -68,9 +69,18 @@ class Identity:
         self.peer_id = PeerId.from_public_key(public_key)
 
     @classmethod
-    def generate(cls) -> Identity:
-        """Draw a new key pair from the operating system's randomness."""
-        return cls(secrets.token_bytes(SEED_SIZE_BYTES))
+    def generate(cls, difficulty: int = 0) -> Identity:
+        """Draw a new key pair from the operating system's randomness.
+
+        Args:
+            difficulty: The work that its id has in it (`puzzle.py`), in bits: keys are drawn until one fits,
+                about 20 us each, so 16 bits take 1 to 2 s and each bit more doubles that.
+        """
+        while True:
+            seed = secrets.token_bytes(SEED_SIZE_BYTES)
+            public_key = nacl.bindings.crypto_sign_seed_keypair(seed)[0]
+            if difficulty <= 0 or zero_bits(hashlib.sha256(public_key).digest()) >= difficulty:
+                return cls(seed)
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Identity:
@@ -98,14 +108,14 @@ class Identity:
         return cls(_parse_key_file(path, content))
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str]) -> Identity:
-        """Generate a key pair and write its file, whole or not at all.
+    def create(cls, path: str | os.PathLike[str], difficulty: int = 0) -> Identity:
+        """Generate a key pair, as `generate` does, and write its file, whole or not at all.
 
         Raises:
             ConfigError: Something is at that path already; it is left as it is.
             StorageError: The disk failed; nothing was created.
         """
-        path, identity = Path(path), cls.generate()
+        path, identity = Path(path), cls.generate(difficulty)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             create_file(path, identity._key_file())
@@ -116,8 +126,8 @@ class Identity:
         return identity
 
     @classmethod
-    def load_or_create(cls, path: str | os.PathLike[str]) -> Identity:
-        """Read the key file, or create it where there is none yet.
+    def load_or_create(cls, path: str | os.PathLike[str], difficulty: int = 0) -> Identity:
+        """Read the key file, or create it where there is none yet; only what is created has the work in it.
 
         Raises:
             ConfigError: The file is there but cannot be used; see `load`.
@@ -125,7 +135,7 @@ class Identity:
         """
         if not os.path.lexists(path):
             try:
-                return cls.create(path)
+                return cls.create(path, difficulty)
             except ConfigError:
                 if not os.path.lexists(path):
                     raise  # else another process was faster: use its key

@@ -29,17 +29,23 @@ from p2pinfer.errors import (
     ConfigError,
     DecodeError,
     SignatureError,
+    UnfitId,
     WrongSwarm,
 )
 from p2pinfer.identity import PUBLIC_KEY_SIZE_BYTES, SEED_SIZE_BYTES, Identity, Verifier
-from p2pinfer.ids import Endpoint, SwarmId
+from p2pinfer.ids import Endpoint, PeerId, SwarmId
+from p2pinfer.puzzle import DIFFICULTY_MAX, fits
 from p2pinfer.wire.codec import decode, encode
 from p2pinfer.wire.messages.membership import CHAIN_COUNT_MAX, Certificate, Membership
 
 __all__ = [
     "ADDRESSES_COUNT_MAX",
+    "ADDRESS_PREFIX",
+    "INVITE_PREFIX",
     "Invite",
+    "SwarmAddress",
     "SwarmPolicy",
+    "check_id",
     "check_membership",
     "issue_certificate",
     "load_membership",
@@ -51,7 +57,13 @@ BACKDATE_S = 300.0
 """How far a new certificate reaches back, so that peers with clocks behind ours take it at once."""
 INVITE_PREFIX = "p2pinfer:"
 INVITE_TEXT_SIZE_MAX = 4096
+ADDRESS_PREFIX = "p2pinfer://"
+ADDRESS_TEXT_SIZE_MAX = 4096
+SWARM_DIGITS_MIN = 8
+"""Of a swarm's id, in hexadecimal: who is a member already only has to tell it from its other swarms."""
 _INVITE_VERSION = 1
+_INVITE_VERSION_PUZZLE = 2
+"""With the difficulty of the swarm's ids: where that is 0, as it was for all before, version 1 says it."""
 _CHECKSUM_SIZE_BYTES = 4
 _CERTIFICATE_PREFIX = b"p2pinfer certificate v1\x00"
 
@@ -61,10 +73,18 @@ class SwarmPolicy:
     """Which swarm, and whether anybody may take part in it.
 
     In an open swarm every key is a member, so one person can be a thousand peers: trust no majority there.
+
+    Attributes:
+        difficulty: The work that the id of a peer has in it, in bits (`puzzle.py`); set when it is founded.
     """
 
     id: SwarmId
     is_open: bool = False
+    difficulty: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.difficulty <= DIFFICULTY_MAX:
+            raise ConfigError(f"id_difficulty is 0 to {DIFFICULTY_MAX} bits, not {self.difficulty}")
 
 
 def issue_certificate(
@@ -92,6 +112,19 @@ def _certificate_bytes(certificate: Certificate, swarm: SwarmId, issuer: bytes) 
     return b"".join((_CERTIFICATE_PREFIX, swarm, issuer, encode(bare)))
 
 
+def check_id(swarm: SwarmPolicy, peer: PeerId) -> None:
+    """Check that an id has the work in it that the swarm asks for.
+
+    Raises:
+        UnfitId: It has not.
+    """
+    if not fits(peer, swarm.difficulty):
+        raise UnfitId(
+            f"the id of peer {peer.short} lacks the work that this swarm asks for ({swarm.difficulty} bits): "
+            "join with an invite of today and an empty --data-dir, so that a key is made that fits"
+        )
+
+
 def check_membership(
     swarm: SwarmPolicy, public_key: bytes, membership: Membership, now: float, verifier: Verifier
 ) -> None:
@@ -99,11 +132,13 @@ def check_membership(
 
     Raises:
         WrongSwarm: The membership is for another swarm.
+        UnfitId: The key's id lacks the work that the swarm asks for.
         CertificateExpired: It has run out.
         CertificateError: It is missing, not valid yet, of another key, or was not issued by who may.
     """
     if membership.swarm != swarm.id:
         raise WrongSwarm(f"a membership of swarm {membership.swarm.short}, not {swarm.id.short}")
+    check_id(swarm, PeerId.from_public_key(public_key))
     if swarm.is_open or public_key == swarm.id:
         return
     chain = membership.chain
@@ -144,6 +179,67 @@ def load_membership(data: bytes) -> Membership:
     return membership
 
 
+@dataclass(frozen=True, slots=True)
+class SwarmAddress:
+    """Where a swarm is: `p2pinfer://SWARM` or `p2pinfer://SWARM@HOST:PORT,HOST:PORT`. It is no secret.
+
+    It gives no right to join: who comes by it shows a membership, or brings an invite as well. Members have
+    the swarm's id, of which the first eight digits are enough, and places where one of them may listen; from
+    whoever answers the others are learnt.
+
+    Attributes:
+        digits: The first hexadecimal digits of the swarm's id, 8 to 64.
+        places: Where to ask; none means wherever members are remembered.
+    """
+
+    digits: str
+    places: tuple[Endpoint, ...] = ()
+
+    def __str__(self) -> str:
+        places = "@" + ",".join(map(str, self.places)) if self.places else ""
+        return f"{ADDRESS_PREFIX}{self.digits}{places}"
+
+    @classmethod
+    def parse(cls, text: str) -> SwarmAddress:
+        """Read a swarm's address.
+
+        Raises:
+            ConfigError: It is none; the message says what is wrong.
+        """
+        text = text.strip()
+        if not text.startswith(ADDRESS_PREFIX) or len(text) > ADDRESS_TEXT_SIZE_MAX:
+            raise ConfigError(f"not a swarm's address: it begins with {ADDRESS_PREFIX}")
+        digits, separator, listed = text.removeprefix(ADDRESS_PREFIX).rstrip("/").partition("@")
+        digits = digits.lower()
+        is_id = SWARM_DIGITS_MIN <= len(digits) <= 2 * PUBLIC_KEY_SIZE_BYTES
+        if not is_id or any(digit not in "0123456789abcdef" for digit in digits):
+            raise ConfigError(
+                f"{digits[:80]!r} is no swarm's id: write {SWARM_DIGITS_MIN} to {2 * PUBLIC_KEY_SIZE_BYTES} "
+                "of its hexadecimal digits, as `p2pinfer status --json` shows them"
+            )
+        try:
+            places = tuple(Endpoint.parse(place) for place in listed.split(",")) if separator else ()
+        except ValueError as error:
+            raise ConfigError(f"the swarm's address: {error}") from error
+        if len(places) > ADDRESSES_COUNT_MAX:
+            raise ConfigError(
+                f"a swarm's address has at most {ADDRESSES_COUNT_MAX} places, not {len(places)}"
+            )
+        return cls(digits, places)
+
+    def check(self, swarm: SwarmId) -> None:
+        """Refuse another swarm's address.
+
+        Raises:
+            ConfigError: It does not name that swarm.
+        """
+        if not str(swarm).startswith(self.digits):
+            raise ConfigError(
+                f"the address is that of swarm {self.digits[:SWARM_DIGITS_MIN]}, the membership here of "
+                f"swarm {swarm.short}: name another directory with --data-dir"
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invite:
     """One string that carries addresses, the swarm's id and the right to join. It is a secret.
@@ -167,6 +263,7 @@ class Invite:
         now: float,
         *,
         is_open: bool = False,
+        difficulty: int = 0,
     ) -> Invite:
         """Make an invite to the swarm that this identity owns.
 
@@ -176,7 +273,7 @@ class Invite:
         _check_addresses(addresses)
         if not valid_s > 0:
             raise ConfigError(f"valid_s is how long an invite is good for, above 0, not {valid_s}")
-        swarm = SwarmPolicy(SwarmId(owner.public_key), is_open)
+        swarm = SwarmPolicy(SwarmId(owner.public_key), is_open, difficulty)
         if is_open:
             return cls(swarm=swarm, addresses=tuple(addresses))
         delegate, seed = _new_delegate()
@@ -211,14 +308,16 @@ class Invite:
         return Membership(swarm=self.swarm.id, chain=(self.delegate, certificate))
 
     def __str__(self) -> str:
+        difficulty = self.swarm.difficulty
         body: bytes = msgpack.packb(
             [
-                _INVITE_VERSION,
+                _INVITE_VERSION_PUZZLE if difficulty else _INVITE_VERSION,
                 self.swarm.id,
                 self.swarm.is_open,
                 [[address.host, address.port] for address in self.addresses],
                 self.delegate_seed,
                 encode(self.delegate) if self.delegate else b"",
+                *([difficulty] if difficulty else []),
             ]
         )
         text = base64.urlsafe_b64encode(body + _checksum(body)).rstrip(b"=")
@@ -251,6 +350,8 @@ def _checksum(body: bytes) -> bytes:
 def _invite_body(text: str) -> bytes:
     if not text.startswith(INVITE_PREFIX):
         raise ConfigError(f"not an invite: it begins with {INVITE_PREFIX}")
+    if text.startswith(ADDRESS_PREFIX):
+        raise ConfigError("that is a swarm's address, which gives no right to join: an invite does")
     if len(text) > INVITE_TEXT_SIZE_MAX:
         raise ConfigError(f"not an invite: more than {INVITE_TEXT_SIZE_MAX} characters")
     encoded = text[len(INVITE_PREFIX) :]
@@ -270,10 +371,15 @@ def _read_invite(body: bytes) -> Invite:
     try:
         fields: Any = msgpack.unpackb(body, use_list=False, max_array_len=16, max_map_len=0, max_ext_len=0)
         version = fields[0]
-        if version != _INVITE_VERSION:
-            raise ConfigError(f"the invite has version {version}, this program knows 1: update p2pinfer")
-        _, swarm_id, is_open, places, seed, certificate = fields
-        swarm = SwarmPolicy(SwarmId(swarm_id), is_open is True)
+        if version not in (_INVITE_VERSION, _INVITE_VERSION_PUZZLE):
+            raise ConfigError(
+                f"the invite has version {version}, this program knows 1 and 2: update p2pinfer"
+            )
+        _, swarm_id, is_open, places, seed, certificate, *rest = fields
+        (difficulty,) = rest if version == _INVITE_VERSION_PUZZLE else (0, *rest)
+        if type(difficulty) is not int:
+            raise TypeError("the difficulty of ids is no whole number")
+        swarm = SwarmPolicy(SwarmId(swarm_id), is_open is True, difficulty)
         addresses = tuple(Endpoint.parse(str(Endpoint(host, port))) for host, port in places)
         delegate = decode(certificate) if certificate else None
     except ConfigError:

@@ -8,6 +8,7 @@ to a part: it only knows which message is whose, and who wants to hear which new
     streams: a connection ended               ->  SWIM probes that member; sessions through it
     hop: speed and load changed               ->  SWIM gossips the new record
     SWIM: a state exchange is sent            ->  the keyrings are compared with it
+    planner: some layers have no holder       ->  the DHT is asked, and SWIM is told whom it names
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from typing import Any
 
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.core import DhtCore
-from p2pinfer.dht.keyspace import key_of
-from p2pinfer.dht.put import Put
-from p2pinfer.effects import Effect, Message, Notify, Send
+from p2pinfer.dht.news import LookupDone, LookupId
+from p2pinfer.effects import Deliver, Effect, Message, Notify, Send
+from p2pinfer.errors import NoChain
+from p2pinfer.holdings import Holdings
 from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId, Span
 from p2pinfer.inference.config import EntryConfig, HopConfig
 from p2pinfer.inference.entry_core import EntryCore
@@ -92,11 +94,11 @@ class PeerCore:
         self.keyring = KeyringCore(owner=config.owner, config=config.swim, rng=rng)
         self.hop = HopCore(me=self.contact, config=config.hop)
         self.entry = EntryCore(me=self.contact, config=config.entry, rng=rng)
-        self._owners = _message_owners()
         self._holding: Holding | None = None
         self._announced_at = now
         self._book = HolderBook(distance_s)
         self.entry.set_holders(self._book.by_digest, self._book.ways)
+        self.holdings = Holdings(self.dht, self.contact, self._book.serves)
         self._held_before: Holding | None = None
         self._has_handed_over = False
         self._gossip_at: float | None = None
@@ -115,6 +117,14 @@ class PeerCore:
     def set_name(self, name: str, now: float) -> list[Effect]:
         """Tell the swarm what people call this peer."""
         return self._carry(self.swim.set_name(name, now), now)
+
+    def set_endpoint(self, endpoint: Endpoint, now: float) -> list[Effect]:
+        """Be elsewhere from now on: this machine has another address. Sessions asked for here go on."""
+        self.contact = Contact(self._me, endpoint)
+        self.entry.set_me(self.contact)
+        if self._holding is not None:
+            self._book.put(self.contact, self._holding, self.swim.coordinate)
+        return self._carry(self.dht.set_endpoint(endpoint, now) + self.swim.set_endpoint(endpoint, now), now)
 
     def screen(self, admit: Callable[[PeerRecord], bool] | None) -> None:
         """Ask an application from now on before a peer that is not known yet becomes a member here."""
@@ -175,7 +185,13 @@ class PeerCore:
 
     def leave(self, now: float) -> list[Effect]:
         """Tell the swarm, and the entry peers of open sessions, that this peer goes."""
-        return self._carry(self.hop.close(now) + self.swim.leave(now), now)
+        effects = self.hop.close(now) + self.swim.leave(now)
+        return self._carry(effects + self.holdings.tell(None, now), now)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether `leave` was called and the word is told, in the swarm and in the DHT."""
+        return self.swim.has_left and self.holdings.is_settled
 
     def prepare(self, span: Span, now: float) -> list[Effect]:
         """Tell the swarm which span this peer is loading, so that nobody else comes to fill the same gap.
@@ -219,15 +235,7 @@ class PeerCore:
             draining=self.is_draining,
         )
         effects = self.hop.serve(served, now) + self._hold(holding, now) + self._maybe_hand_over(now)
-        me = self.contact
-        wanted = Put(
-            key=key_of("model", served.digest),
-            value=f"{me.endpoint} {served.span.start}:{served.span.end}".encode(),
-            subkey=me.peer or b"",
-            ttl_s=600.0,
-        )
-        _, puts = self.dht.put(wanted, now)
-        return self._carry(effects + puts, now)
+        return self._carry(effects, now)
 
     def drain(self, now: float) -> list[Effect]:
         """Prepare to stop serving without anybody noticing: see `is_drained`.
@@ -298,10 +306,31 @@ class PeerCore:
         """Begin a generation with this peer as its entry.
 
         Raises:
-            NoChain: Some layers have no live holder.
+            NoChain: Some layers have no live holder; the DHT is asked for some, see `HoldersFound`.
         """
-        session, effects = self.entry.open(request, now)
+        try:
+            session, effects = self.entry.open(request, now)
+        except NoChain:
+            self._seek(request.digest, now)
+            raise
         return session, self._carry(effects, now)
+
+    def unheld(self, digest: bytes, layer_count: int) -> tuple[Span, ...]:
+        """The layers of a model that nobody serves, as far as this peer knows."""
+        spans = [holder.span for holder in self._book.by_digest.get(digest, ())]
+        return missing_layers(spans, Span(0, layer_count))
+
+    def use_dht(
+        self, command: Callable[[DhtCore], tuple[LookupId, list[Effect]]], now: float
+    ) -> tuple[LookupId, list[Effect]]:
+        """Begin a lookup of the DHT's core; its end comes as `Deliver(LookupDone)`.
+
+        Raises:
+            LocalProtocolError: What is asked is out of bounds.
+            Overloaded: Too many lookups are running.
+        """
+        lookup, effects = command(self.dht)
+        return lookup, self._carry(effects, now)
 
     def cancel(self, session: SessionId, now: float) -> list[Effect]:
         """End a generation that was opened here."""
@@ -353,7 +382,7 @@ class PeerCore:
 
     def disk_failed(self, key: str, now: float) -> list[Effect]:
         """The disk did not take what a core wanted kept: of those, all can go on without."""
-        return self._carry(self.keyring.disk_failed(key, now), now)
+        return self._carry(self.keyring.disk_failed(key, now) + self.dht.disk_failed(key, now), now)
 
     def computed(self, results: tuple[EngineOutput, ...], now: float) -> list[Effect]:
         """The engine's outputs of the oldest batch."""
@@ -362,16 +391,17 @@ class PeerCore:
     def tick(self, now: float) -> list[Effect]:
         """Let every core do what is due."""
         effects: list[Effect] = []
-        for core in (self.entry, self.hop, self.keyring, self.swim, self.dht):
+        for core in (self.entry, self.hop, self.keyring, self.swim, self.dht, self.holdings):
             if core.deadline is not None and now >= core.deadline:
                 effects += core.tick(now)
-        return self._carry(effects + self._maybe_announce(now), now)
+        return self._carry(effects + self._ask_found(now) + self._maybe_announce(now), now)
 
     @property
     def deadline(self) -> float | None:
         """The earliest deadline of any core."""
         if not self._is_gossip_at_known:
             gossip_at = _earliest(self.swim.deadline, self.dht.deadline)
+            gossip_at = _earliest(gossip_at, self.holdings.deadline)
             self._gossip_at = _earliest(gossip_at, self.keyring.deadline)
             self._is_gossip_at_known = True
         return _earliest(_earliest(self.entry.deadline, self.hop.deadline), self._gossip_at)
@@ -393,12 +423,13 @@ class PeerCore:
             "hop": self.hop.statistics(),
             "entry": self.entry.statistics(),
             "keyring": self.keyring.statistics(),
+            "holdings": self.holdings.statistics(),
         }
 
     # --- news ---------------------------------------------------------------------------------
 
     def _route(self, sender: Contact, message: Message, now: float) -> list[Effect]:
-        owner = self._owners.get(type(message))
+        owner = _OWNERS.get(type(message))
         if owner == "inference":
             return self._route_inference(sender, message, now)
         self._is_gossip_at_known = False
@@ -450,6 +481,12 @@ class PeerCore:
                 case Send(to=to, message=StateRequest()):
                     # Before it: a joiner has the keys when it learns whom to send datagrams to.
                     outside += [*self.keyring.exchange(to), effect]
+                case Deliver(item=LookupDone() as done):
+                    ended = self.holdings.finished(done, now)
+                    if ended is None:
+                        outside.append(effect)
+                    else:
+                        more, self._is_gossip_at_known = ended, False
                 case Notify(news=news):
                     outside.append(effect)
                     more = self._on_news(news, now)
@@ -481,7 +518,20 @@ class PeerCore:
         self._holding = holding
         self._book.put(self.contact, holding, self.swim.coordinate)
         self._book.took(self._me, 0.0)
-        return self.swim.set_holding(holding, now)
+        return self.swim.set_holding(holding, now) + self.holdings.tell(holding, now)
+
+    def _seek(self, digest: bytes, now: float) -> None:
+        """Ask the DHT for holders of a model with the next tick, which is due at once."""
+        self.holdings.seek(digest, now)
+        self._is_gossip_at_known = False
+
+    def _ask_found(self, now: float) -> list[Effect]:
+        """Let SWIM ask a holder that the DHT named: by name a stranger, and a member for its newer record."""
+        contact = self.holdings.take_found(now)
+        if contact is None:
+            return []
+        is_member = any(contact.peer == record.owner for record in self.swim.alive())
+        return self.swim.merge_hint([replace(contact, peer=None) if is_member else contact], now)
 
     def _maybe_hand_over(self, now: float) -> list[Effect]:
         """While draining: ask the open sessions to move, once others hold what this peer holds."""
@@ -524,3 +574,6 @@ def _message_owners() -> dict[type, str]:
             if isinstance(value, type) and issubclass(value, Message) and value.__module__ == module.__name__:
                 owners[value] = name
     return owners
+
+
+_OWNERS = _message_owners()

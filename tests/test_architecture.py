@@ -14,12 +14,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"ids", "errors", "effects", "files", "readers", "config", "addresses"}
+BOTTOM = {"ids", "errors", "effects", "files", "readers", "config", "addresses", "puzzle"}
 SIGNED = {"identity", "membership", "wire", "work"}
 CORES = {"swim", "dht", "raft", "inference"}
 NUMBERS = {"engine", "models"}
-CORE_NEEDS = {"ids", "errors", "effects", "wire", "work"}
-BELOW_RUNTIME = BOTTOM | SIGNED | CORES | NUMBERS | {"peer_core", "loading"}
+CORE_NEEDS = {"ids", "errors", "effects", "wire", "work", "puzzle"}
+BELOW_RUNTIME = BOTTOM | SIGNED | CORES | NUMBERS | {"holdings", "peer_core", "loading"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     # Value types: each sees only what is plainer than itself.
@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "readers": {"ids"},
     "config": {"ids", "errors", "readers"},
     "addresses": {"ids", "errors", "config"},
+    "puzzle": {"ids"},
     # What is signed, and how it becomes bytes.
     "identity": BOTTOM | SIGNED,
     "membership": BOTTOM | SIGNED,
@@ -43,7 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": CORE_NEEDS,
     "models": CORE_NEEDS | {"files"},
     # Composition.
-    "peer_core": CORE_NEEDS | CORES,
+    "holdings": CORE_NEEDS | {"dht"},
+    "peer_core": CORE_NEEDS | CORES | {"holdings"},
     "loading": BOTTOM | SIGNED | NUMBERS,
     "testing": BELOW_RUNTIME,
     "observability": BOTTOM,
@@ -67,7 +69,7 @@ ONLY_IN: dict[str, set[str]] = {
 }
 """By library: the only parts that may import it."""
 
-PURE = CORES | {"peer_core"}
+PURE = CORES | {"holdings", "peer_core"}
 IMPURE_LIBRARIES = {
     "trio", "asyncio", "threading", "multiprocessing", "concurrent", "queue", "signal", "subprocess",
     "socket", "ssl", "select", "selectors", "os", "io", "pathlib", "tempfile", "shutil", "sqlite3",

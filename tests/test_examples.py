@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from examples import events_and_queries, one_peer, simulate_gossip, tensor_parallel, two_peers
+from examples import events_and_queries, keep_and_find, one_peer, simulate_gossip, tensor_parallel, two_peers
 from tests.e2e.conftest import TINY, tiny_cache
 
 __all__ = ["tiny_cache"]
 
-MODULES = (events_and_queries, one_peer, simulate_gossip, tensor_parallel, two_peers)
+MODULES = (events_and_queries, keep_and_find, one_peer, simulate_gossip, tensor_parallel, two_peers)
 
 
 @pytest.mark.e2e
@@ -33,6 +33,15 @@ async def test_tensor_parallel(tiny_cache: Path) -> None:
 
 async def test_events_and_queries() -> None:
     assert await events_and_queries.main() == ["door open", "21.5 degrees"]
+
+
+async def test_keep_and_find() -> None:
+    assert sorted(await keep_and_find.main()) == [
+        "good day is its own",
+        "held is hello again",
+        "hello is the other's",
+        "weather from the other",
+    ]
 
 
 def test_simulate_gossip() -> None:

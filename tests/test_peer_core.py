@@ -84,3 +84,19 @@ def test_a_hint_asks_a_stranger_and_nobody_else() -> None:
     (asked,) = [each for each in peer.hint([nameless], NOW) if isinstance(each, Send) and each.to == nameless]
     assert isinstance(asked.message, StateRequest)
     assert peer.hint([peer.contact, replace(peer.contact, peer=None)], NOW) == []
+
+
+def test_a_holder_that_the_dht_names_is_asked_as_a_stranger_or_for_its_newer_record() -> None:
+    """By name with a ping; a member of whom an older record is known, with a state exchange."""
+    peer = hop()
+    stranger, member = FIRST, ENTRY
+    peer.holdings._found.append((b"\x02" * 32, stranger))
+    (ping,) = [each for each in peer.tick(NOW) if isinstance(each, Send) and each.to == stranger]
+    assert isinstance(ping.message, Ping)
+    record = replace(peer.swim.record, public_key=b"\x07" * 32, endpoint=member.endpoint, holding=None)
+    peer.swim.alive = lambda: (record,)  # type: ignore[method-assign]
+    peer.holdings._found.append((b"\x02" * 32, Contact(record.owner, member.endpoint)))
+    sent = [each for each in peer.tick(NOW + 1.0) if isinstance(each, Send)]
+    assert [each.to for each in sent if isinstance(each.message, StateRequest)] == [
+        Contact(None, member.endpoint)
+    ]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from p2pinfer.cli import chat, generate, keyring, keys, model, status, version
+from p2pinfer.cli import chat, dht, generate, keyring, keys, model, status, version
 from p2pinfer.cli.arguments import LineParser, add_debug
 from p2pinfer.cli.failures import USED_WRONGLY, run_command
 
@@ -45,6 +45,7 @@ COMMANDS = {
     "keygen": Command("make a key file", keys.KEYGEN_EPILOG, keys.configure_keygen, keys.run_keygen),
     "invite": Command("let another peer join", keys.INVITE_EPILOG, keys.configure_invite, keys.run_invite),
     "keyring": Command("change the keys that seal datagrams", keyring.EPILOG, keyring.configure, None),
+    "dht": Command("keep small things with other peers, and find them", dht.EPILOG, dht.configure, None),
     "version": Command("show the version", version.EPILOG, version.configure, version.run),
 }
 

@@ -115,7 +115,11 @@ def add_node(parser: argparse.ArgumentParser) -> None:
     either.add_argument(
         "--node", type=checked(Endpoint.parse), metavar="HOST:PORT", help="a node of the swarm, elsewhere"
     )
-    either.add_argument("--join", metavar="INVITE", help="an invite of the swarm, where no node runs here")
+    either.add_argument(
+        "--join",
+        metavar="INVITE",
+        help="an invite of the swarm, where no node runs here; a member may name the swarm: p2pinfer://SWARM",
+    )
     add_data_dir(group)  # type: ignore[arg-type]  # a group takes arguments as its parser does
 
 

@@ -31,6 +31,10 @@ class Client(Protocol):
         """Have the node list or change the swarm's keyring."""
         ...
 
+    async def dht(self, action: str, **what: Any) -> dict[str, Any]:
+        """Have the node use its part of the DHT."""
+        ...
+
 
 class Connect(Protocol):
     """What opens a connection: `runtime.client.connect`, or a test's own."""

@@ -13,6 +13,8 @@ from p2pinfer.cli.output import say
 from p2pinfer.config import ANY_HOSTS, NodeConfig
 from p2pinfer.errors import ConfigError
 from p2pinfer.ids import Endpoint
+from p2pinfer.puzzle import DIFFICULTY_MAX
+from p2pinfer.readers import read_count
 
 __all__ = [
     "INVITE_EPILOG",
@@ -29,6 +31,7 @@ A node makes its own key when it first starts; this is for those who want to kno
 examples:
   p2pinfer keygen
   p2pinfer keygen keys/cellar.key
+  p2pinfer keygen --id-difficulty 16
 """
 
 INVITE_EPILOG = """\
@@ -45,6 +48,13 @@ def configure_keygen(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path", nargs="?", type=Path, metavar="PATH", help="the key file (default: the node's own)"
     )
+    parser.add_argument(
+        "--id-difficulty",
+        type=checked(_difficulty),
+        default=0,
+        metavar="BITS",
+        help="the work in its id that the swarm asks for, 0 to 24; 16 take 1 to 2 s (default: 0)",
+    )
     add_data_dir(parser)
 
 
@@ -53,7 +63,7 @@ def run_keygen(args: argparse.Namespace) -> int:
     from p2pinfer.identity import Identity
 
     path = args.path or NodeConfig(data_dir=args.data_dir).identity_path
-    say(str(Identity.create(path).peer_id))
+    say(str(Identity.create(path, args.id_difficulty).peer_id))
     return 0
 
 
@@ -86,6 +96,13 @@ def run_invite(args: argparse.Namespace) -> int:
     # The wall clock, as in every certificate; nothing here runs long enough to see it step.
     say(str(make_invite(args.data_dir, addresses, args.valid, time.time())))
     return 0
+
+
+def _difficulty(text: str) -> int:
+    difficulty = read_count(text)
+    if difficulty > DIFFICULTY_MAX:
+        raise ValueError(f"{text} bits take days: at most {DIFFICULTY_MAX} can be asked for")
+    return difficulty
 
 
 def _reachable(text: str) -> Endpoint:

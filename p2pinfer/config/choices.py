@@ -12,6 +12,7 @@ __all__ = [
     "CHOICES",
     "DEFAULT_PORT",
     "ENGINES",
+    "ID_DIFFICULTY_MAX",
     "LOG_LEVELS",
     "MODEL_SIZE_BYTES_MAX",
     "NAME_SIZE_BYTES_MAX",
@@ -27,6 +28,8 @@ ANY_HOSTS = ("0.0.0.0", "::")
 """Hosts that mean every interface: one can listen there, and nobody can send there."""
 
 THREADS_COUNT_MAX = 1024
+ID_DIFFICULTY_MAX = 24
+"""As `puzzle.DIFFICULTY_MAX`, which says what it costs."""
 CACHE_SIZE_BYTES_MIN = 1 << 20
 NAME_SIZE_BYTES_MAX = 63
 """As in `PeerRecord.name`, where it travels; the length of a DNS label."""

@@ -27,6 +27,7 @@ from p2pinfer.config.choices import (
     CHOICES,
     DEFAULT_PORT,
     ENGINES,
+    ID_DIFFICULTY_MAX,
     LOG_LEVELS,
     MODEL_SIZE_BYTES_MAX,
     NAME_SIZE_BYTES_MAX,
@@ -101,10 +102,20 @@ class NodeConfig:
         default=(),
         metadata=_about(
             read_texts,
-            "An invite of the swarm to join, or, for a node that is a member already, the address "
-            "(HOST:PORT) of another; there may be several. None: the node goes back to the swarm of its "
-            "data directory, or founds one.",
+            "An invite of the swarm to join, or, for a node that is a member already, the address of "
+            "another (HOST:PORT) or of the swarm (p2pinfer://SWARM); there may be several. None: the node "
+            "goes back to the swarm of its data directory, or founds one.",
             metavar="INVITE",
+        ),
+    )
+    id_difficulty: int = field(
+        default=0,
+        metadata=_about(
+            read_count,
+            "For a node that founds a swarm: the work in the id of every peer, 0 to 24 bits, so that nobody "
+            "makes thousands of them. Making a key takes about 20 us times 2^bits, once: 1 to 2 s for 16 "
+            "bits, 6 minutes for 24. Others have it from their invite.",
+            metavar="BITS",
         ),
     )
     bootstrap: tuple[Endpoint, ...] = field(
@@ -266,6 +277,8 @@ class NodeConfig:
         for endpoint in self.bootstrap:
             if not endpoint.port or endpoint.host in ANY_HOSTS:
                 raise _wrong("bootstrap", endpoint, "where another node listens, with its port")
+        if not 0 <= self.id_difficulty <= ID_DIFFICULTY_MAX:
+            raise _wrong("id_difficulty", self.id_difficulty, f"0 to {ID_DIFFICULTY_MAX}")
         if not 0 <= self.threads <= THREADS_COUNT_MAX:
             raise _wrong("threads", self.threads, f"0 to {THREADS_COUNT_MAX}")
         if self.cache_size_bytes_max < CACHE_SIZE_BYTES_MIN:

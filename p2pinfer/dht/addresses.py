@@ -13,8 +13,12 @@ import functools
 import ipaddress
 
 from p2pinfer.ids import Contact, PeerId
+from p2pinfer.puzzle import fits
 
 __all__ = ["Reach", "network_group", "plausible", "reach"]
+
+
+_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 
 
 class Reach(enum.IntEnum):
@@ -31,10 +35,12 @@ class Reach(enum.IntEnum):
 def reach(host: str) -> Reach:
     """How far `host`, an IP address as text, can be reached; host names reach nowhere."""
     try:
-        address = ipaddress.ip_address(host)
+        address = _address(host)
     except ValueError:
         return Reach.NOWHERE
-    if address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255":
+    if address.is_unspecified or address.is_multicast:
+        return Reach.NOWHERE
+    if isinstance(address, ipaddress.IPv4Address) and (address.is_reserved or address in _THIS_NETWORK):
         return Reach.NOWHERE
     if address.is_loopback:
         return Reach.LOOPBACK
@@ -45,22 +51,27 @@ def reach(host: str) -> Reach:
 def network_group(host: str) -> str:
     """The /24 (IPv4) or /48 (IPv6) that `host` lies in, as text; the host itself where it is no address."""
     try:
-        address = ipaddress.ip_address(host)
+        address = _address(host)
     except ValueError:
         return host
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
     bits = 24 if address.version == 4 else 48
     return str(ipaddress.ip_network((address, bits), strict=False))
 
 
-def plausible(told: Contact, teller_reach: Reach, own: PeerId) -> bool:
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Read an address; an IPv4 one in IPv6's clothes is the IPv4 one, or it would count as private."""
+    address = ipaddress.ip_address(host)
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def plausible(told: Contact, teller_reach: Reach, own: PeerId, difficulty: int = 0) -> bool:
     """Whether a contact may be used that a peer told us of, who is itself reached from `teller_reach`.
 
     A private address is believed only from a peer that is itself at a private one: told by a stranger across
-    the world it means nothing here, or points at a printer in our own network.
+    the world it means nothing here, or points at a printer in our own network. An id without the work that
+    the swarm asks for (`difficulty`) is nobody's: S/Kademlia checks its puzzle for every id heard of.
     """
     if told.peer is None or told.peer == own or not 1 <= told.endpoint.port <= 65535:
         return False
     how_far = reach(told.endpoint.host)
-    return how_far is not Reach.NOWHERE and how_far >= teller_reach
+    return how_far is not Reach.NOWHERE and how_far >= teller_reach and fits(told.peer, difficulty)

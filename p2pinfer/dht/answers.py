@@ -4,7 +4,8 @@ Rules:
 
 1. To an address that proved nothing we send no more bytes than came from it, so nobody can turn us against
    the owner of an address (BEP-5's token; the padding is QUIC's, RFC 9000, section 8.1).
-2. A record is kept only for somebody who proved its address, and only within the quotas.
+2. A record is kept only for somebody who proved its address, if its namespace allows it, and only within the
+   quotas. Whoever brought one that was refused because of another is shown that one.
 3. Each peer's questions are limited; above that they are dropped unanswered, and it will ask again.
 """
 
@@ -17,16 +18,21 @@ from collections.abc import Sequence
 
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.limits import RateLimit
+from p2pinfer.dht.neighbours import Neighbours
+from p2pinfer.dht.news import ForkFound
 from p2pinfer.dht.packing import frame_size_bytes, pack
+from p2pinfer.dht.records import Fork
 from p2pinfer.dht.store import RecordStore
 from p2pinfer.dht.table import RoutingTable
 from p2pinfer.dht.tokens import TokenIssuer
-from p2pinfer.effects import Effect, Message, Send
+from p2pinfer.effects import Effect, Message, Misbehaved, Notify, Send
 from p2pinfer.ids import Contact, PeerId
 from p2pinfer.wire.codec import encoded_size
 from p2pinfer.wire.messages.dht import DhtPing, DhtPong, FindNodes, FoundNodes, Stored, StoreRecords
 
-__all__ = ["KEYS_SHARE_MAX", "Answers"]
+__all__ = ["KEYS_SHARE_MAX", "Answers", "fork_effects"]
+
+_CODES_WITH_HELD = ("old", "fork", "cas")
 
 KEYS_SHARE_MAX = 4
 """An answer about many keys has at most this many times the contacts of one about a single key."""
@@ -39,10 +45,17 @@ class Answers:
     """Answers questions out of a table and a store."""
 
     def __init__(
-        self, table: RoutingTable, store: RecordStore, config: DhtConfig, rng: random.Random, now: float
+        self,
+        table: RoutingTable,
+        store: RecordStore,
+        neighbours: Neighbours,
+        config: DhtConfig,
+        rng: random.Random,
+        now: float,
     ) -> None:
         self._table = table
         self._store = store
+        self._neighbours = neighbours
         self._config = config
         self._rng = rng
         self._issuer = TokenIssuer(config.answer.token_interval_s, rng, now)
@@ -51,7 +64,7 @@ class Answers:
 
     def receive(self, sender: Contact, peer: PeerId, message: Message, now: float) -> list[Effect]:
         """Answer one question."""
-        if not self._limit.allows(peer, now):
+        if not self._limit.allows(sender, now):
             self.counters["questions_over_rate"] += 1
             return []
         self.counters["questions"] += 1
@@ -68,8 +81,8 @@ class Answers:
     def _on_find_nodes(self, sender: Contact, peer: PeerId, message: FindNodes, now: float) -> list[Effect]:
         limits = self._config.answer
         is_proved = self._issuer.is_good(message.token, sender, now)
-        contacts = self._nearest(message.keys, peer)
         records = [each for key in message.keys for each in self._store.get(key, now) if message.records]
+        contacts = self._nearest(message.keys, peer, self._contacts_count(message, bool(records)))
         # Where not all fit, each answer has others, so that all holders together tell of all records.
         self._rng.shuffle(records)
         size_bytes_max = limits.body_size_bytes_max
@@ -80,11 +93,14 @@ class Answers:
         if frame > size_bytes_max:
             self.counters["questions_too_small"] += 1
             return []
-        pages_count_max = limits.pages_count_max if is_proved else 1
-        pages, is_cut = pack(contacts, records, size_bytes_max - frame, pages_count_max)
+        is_short = not is_proved or (message.brief and bool(records))
+        pages_count_max = 1 if is_short else limits.pages_count_max
+        pages, is_cut = pack(
+            contacts, records, size_bytes_max - frame, pages_count_max, records_first=message.brief
+        )
         is_bad_token = bool(message.token) and not is_proved
         self.counters["bad_tokens"] += is_bad_token
-        has_more = is_cut and not is_proved and (is_bad_token or len(pages[0].records) < len(records))
+        has_more = is_cut and is_short and (is_bad_token or len(pages[0].records) < len(records))
         token = self._issuer.issue(sender, now)
         return [
             Send(
@@ -104,9 +120,15 @@ class Answers:
             for index, page in enumerate(pages)
         ]
 
-    def _nearest(self, keys: Sequence[bytes], asker: PeerId) -> list[Contact]:
+    def _contacts_count(self, message: FindNodes, has_records: bool) -> int:
+        """How many contacts to tell of for each key."""
+        if not message.brief:
+            return self._config.answer.contacts_count
+        # Who finds records here needs a few more holders at most.
+        return 2 * self._config.alpha if has_records else self._config.k
+
+    def _nearest(self, keys: Sequence[bytes], asker: PeerId, count: int) -> list[Contact]:
         """The contacts nearest to each key, the nearest of all keys first; each once."""
-        count = self._config.answer.contacts_count
         if len(keys) == 1:
             return self._table.nearest(keys[0], count, but=asker)
         ranks = itertools.zip_longest(*(self._table.nearest(key, count, but=asker) for key in set(keys)))
@@ -126,5 +148,22 @@ class Answers:
         if not self._issuer.is_good(message.token, sender, now):
             self.counters["bad_tokens"] += 1
             return [Send(sender, Stored(message.query, ("token",) * len(message.records)))]
-        codes = tuple(self._store.put(record, now) for record in message.records)
-        return [Send(sender, Stored(message.query, codes))]
+        placed = []
+        for index, record in enumerate(message.records):
+            expected = message.expected if index == 0 else -1
+            nearer_count = self._neighbours.nearer_count(record.key)
+            placed.append(self._store.put(record, sender, now, expected=expected, nearer_count=nearer_count))
+        in_the_way = next((each.held for each in placed if each.code in _CODES_WITH_HELD), None)
+        held = () if in_the_way is None else (in_the_way,)
+        codes = tuple(each.code for each in placed)
+        effects: list[Effect] = [Send(sender, Stored(message.query, codes, held))]
+        for each in placed:
+            if each.fork is not None:
+                effects += fork_effects(each.fork)
+        return effects
+
+
+def fork_effects(fork: Fork) -> list[Effect]:
+    """Report a contradiction: to the application, with the evidence, and as misbehaviour of its owner."""
+    found = ForkFound(fork.first, fork.second)
+    return [Notify(found), Misbehaved(fork.owner, "signed two values under one sequence")]

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from p2pinfer.dht.addresses import plausible, reach
 from p2pinfer.dht.answers import KEYS_SHARE_MAX
 from p2pinfer.dht.config import DhtConfig
+from p2pinfer.dht.handover import Handover
 from p2pinfer.dht.news import LookupId
 from p2pinfer.dht.packing import question_padding
 from p2pinfer.dht.queries import Queries, Query, QueryKind
@@ -38,6 +39,10 @@ from p2pinfer.wire.messages.dht import (
 )
 
 __all__ = ["Asker", "Page", "Silence", "Silent"]
+
+
+_TOKEN_PADDING_SIZE_BYTES = 100
+"""Zeros in a question that wants a token alone: room for an answer without contacts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,17 @@ Silent = tuple[Query, Silence]
 class Asker:
     """Asks, and tells what came of it."""
 
-    def __init__(self, own: PeerId, table: RoutingTable, config: DhtConfig, rng: random.Random) -> None:
+    def __init__(
+        self,
+        own: PeerId,
+        table: RoutingTable,
+        handover: Handover,
+        config: DhtConfig,
+        rng: random.Random,
+    ) -> None:
         self.table = table
+        self._handover = handover
+        self._owed: dict[int, list[DhtRecord]] = {}
         self._own = own
         self._config = config
         self._queries = Queries(rng)
@@ -82,9 +96,19 @@ class Asker:
     # Questions
 
     def ask_nodes(
-        self, contact: Contact, keys: Sequence[bytes], now: float, *, records: bool, lookup: LookupId | None
+        self,
+        contact: Contact,
+        keys: Sequence[bytes],
+        now: float,
+        *,
+        lookup: LookupId | None,
+        records: bool = False,
+        brief: bool = False,
     ) -> list[Effect]:
-        """Ask who is nearest to these keys, and with `records` for what is stored under them."""
+        """Ask who is nearest to these keys, and with `records` for what is stored under them.
+
+        With `brief` the answer has the k nearest and no more, or records and what fits beside them.
+        """
         token = self._tokens.token_for(contact.peer, now)
         size_bytes_max = self._config.answer.body_size_bytes_max
         message = FindNodes(
@@ -93,6 +117,7 @@ class Asker:
             records=records,
             token=token,
             padding=b"" if token else question_padding(size_bytes_max, len(keys)),
+            brief=brief,
         )
         kind = QueryKind.BOOTSTRAP if lookup is None else QueryKind.FIND
         query = self._query(kind, contact, message, now)
@@ -123,6 +148,21 @@ class Asker:
         query = self._query(QueryKind.STORE, contact, message, now)
         query.keys, query.lookup = tuple(record.key for record in records), lookup
         return query, self._send(query, now)
+
+    def hand_over(self, now: float) -> list[Effect]:
+        """Store what is due at new neighbours, at once or as soon as they have given us a token."""
+        effects: list[Effect] = []
+        for contact, records in self._handover.due(now):
+            query, sends = self.store(contact, records, now)
+            effects += sends
+            if query is None:
+                padding = bytes(_TOKEN_PADDING_SIZE_BYTES)
+                message = FindNodes(query=self._queries.choose_id(), keys=(self._own,), padding=padding)
+                query = self._query(QueryKind.FIND, contact, message, now)
+                query.keys = message.keys
+                self._owed[query.id] = records
+                effects += self._send(query, now)
+        return effects
 
     # Answers
 
@@ -160,7 +200,11 @@ class Asker:
         if is_renewed or is_last:
             self._queries.close(query)
         if is_renewed:
+            self._owed.pop(query.id, None)
             effects += self._ask_again(query, message.token, now)
+        owed = self._owed.pop(query.id, None) if is_last else None
+        if owed is not None:
+            effects += self.store(query.to, owed, now)[1]
         page = Page(
             query=query,
             peer=peer,
@@ -190,19 +234,21 @@ class Asker:
             if self._queries.is_open(query):
                 yield self._on_timeout(query, now)
 
-    def give_up_on(self, peer: PeerId) -> list[Query]:
+    def give_up_on(self, peer: PeerId, now: float) -> list[Query]:
         """Stop waiting for a peer that is dead; return what it was asked."""
+        self._handover.gone(peer, now)
         self._tokens.forget(peer)
         queries = self._queries.to_peer(peer)
         for query in queries:
-            self._queries.close(query)
+            self._close(query)
             self.counters["queries_failed"] += 1
         return queries
 
     @property
     def deadline(self) -> float | None:
-        """When the next question has waited long enough."""
-        return self._queries.deadline
+        """When the next question has waited long enough, or the next record is to be handed over."""
+        times = (self._queries.deadline, self._handover.deadline)
+        return min((at for at in times if at is not None), default=None)
 
     @property
     def open_count(self) -> int:
@@ -248,16 +294,28 @@ class Asker:
         self._round_trip.add(round_trip_s)
         self.table.confirm(contact, round_trip_s, now)
         self.counters["answers"] += 1
+        if contact.peer is not None and contact.peer in self.table:
+            self._handover.came(contact, now)
 
     def _sift(self, query: Query, message: FoundNodes) -> tuple[Contact, ...]:
         """The contacts of a page that may be used."""
         count_max = self._config.answer.contacts_count * min(len(query.keys), KEYS_SHARE_MAX)
         told = message.contacts[: max(0, count_max - query.contacts_count)]
         query.contacts_count += len(told)
-        teller_reach = reach(query.to.endpoint.host)
-        usable = tuple(contact for contact in told if plausible(contact, teller_reach, self._own))
+        teller_reach, difficulty = reach(query.to.endpoint.host), self._config.id_difficulty
+        usable = []
+        for contact in told:
+            known = self.table.good_contact(contact.peer)
+            if known is not None:
+                usable.append(known)  # where it answers, whatever others say
+            elif plausible(contact, teller_reach, self._own, difficulty):
+                usable.append(contact)
         self.counters["contacts_refused"] += len(message.contacts) - len(usable)
-        return usable
+        return tuple(usable)
+
+    def _close(self, query: Query) -> None:
+        self._queries.close(query)
+        self._owed.pop(query.id, None)
 
     def _ask_again(self, query: Query, token: bytes, now: float) -> list[Effect]:
         """Ask once more with the token just received: there is more, for those who have one."""
@@ -275,14 +333,17 @@ class Asker:
 
     def _on_timeout(self, query: Query, now: float) -> tuple[Silent, list[Effect]]:
         if query.pages:
-            self._queries.close(query)
+            self._close(query)
             self.counters["answers_partial"] += 1
             return (query, Silence.PARTIAL), []
         if query.attempts >= self._config.query.attempts_max:
-            self._queries.close(query)
+            self._close(query)
             self.counters["queries_failed"] += 1
+            self.table.fail(query.to, now)
             if query.to.peer is not None:
-                self.table.fail(query.to.peer, now)
+                known = self.table[query.to.peer]
+                if known is None or known.failures >= self._config.table.failures_replace_count:
+                    self._handover.gone(query.to.peer, now)
             return (query, Silence.FAILED), []
         query.attempts += 1
         self._queries.open(query, now)

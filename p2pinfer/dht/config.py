@@ -1,4 +1,4 @@
-"""The DHT's settings, in four parts; every default has its unit and its source.
+"""The DHT's settings, in five parts; every default has its unit and its source.
 
 Sources by short name: [K] Kademlia, Maymounkov and Mazieres 2002; [BEP-5], [BEP-44] mainline DHT; [discv5]
 Ethereum node discovery; [libp2p] go- and rust-libp2p; [hivemind] its `dht/node.py`; [RFC 6298] TCP's timer;
@@ -10,10 +10,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from p2pinfer.dht.namespaces import Namespaces
 from p2pinfer.errors import ConfigError
+from p2pinfer.puzzle import DIFFICULTY_MAX
 from p2pinfer.wire.messages.dht import CONTACTS_COUNT_MAX, PAGES_COUNT_MAX
 
-__all__ = ["AnswerConfig", "DhtConfig", "QueryConfig", "RecordConfig", "TableConfig"]
+__all__ = ["AnswerConfig", "DhtConfig", "ObservedConfig", "QueryConfig", "RecordConfig", "TableConfig"]
+
+
+RECORD_SIZE_BYTES_MAX = 772
+"""The largest record with its frame, as it travels; see `records.record_size_bytes`."""
 
 
 def _require(holds: bool, rule: str) -> None:
@@ -103,6 +109,11 @@ class TableConfig:
     """Contacts of one /24 or /48 in the table. [discv5]."""
     private_exempt: bool = True
     """Loopback and private addresses do not count: see `addresses.py` for why."""
+    save_interval_s: float = 600.0
+    """The table is written to disk at most once in this time, seconds; the first time after a tenth of it.
+    The period of PyPI kademlia's `save_state_regularly`."""
+    save_change_share: float = 0.125
+    """... and only when this share of what was saved has changed: a quiet swarm writes nothing. Ours."""
 
     def __post_init__(self) -> None:
         _require(
@@ -116,6 +127,8 @@ class TableConfig:
             0 < self.refresh_first_s <= self.refresh_interval_s, "0 < refresh_first_s <= refresh_interval_s"
         )
         _require(self.bootstrap_retry_s > 0, "bootstrap_retry_s is above 0")
+        _require(self.save_interval_s > 0, "save_interval_s is above 0")
+        _require(0 < self.save_change_share <= 1, "save_change_share is above 0 and at most 1")
         _require(
             1 <= self.bucket_group_count_max <= self.table_group_count_max,
             "1 <= bucket_group_count_max <= table_group_count_max",
@@ -137,11 +150,38 @@ class RecordConfig:
     sweep_interval_s: float = 10.0
     """Expired records leave memory within this time, seconds; they are not served in between either."""
     records_count_max: int = 8192
-    """Records kept in all, about 12 MB."""
+    """Records kept in all; with what is remembered of each they take some 15 MB of Python's memory."""
+    bytes_max: int = 4 << 20
+    """Bytes of all records kept, as they travel: about half of what the largest would take."""
     per_key_count_max: int = 512
     """Records kept under one key: the holders of one model that this peer remembers."""
     per_owner_count_max: int = 128
     """Records kept for one owner."""
+    per_group_share: float = 0.125
+    """The share of all records that may come from one /24 (IPv4) or /48 (IPv6): an eighth has room for what a
+    neighbour hands over, the k-th part of its records and some. Ours; the groups are those of [discv5]."""
+    private_exempt: bool = True
+    """Loopback and private addresses form no group: see `addresses.py` for why."""
+    cached_s_max: float = 3600.0
+    """A copy kept on a lookup's path lives no longer than this, seconds: by then its owner has stored the
+    record again, and it may have changed. [K] section 2.3 halves a lifetime with every peer between."""
+    cached_s_min: float = 1.0
+    """A copy on the path that would live shorter is not kept, seconds."""
+    forks_count_max: int = 128
+    """Places whose two contradicting records are kept as evidence."""
+    forks_per_owner_count_max: int = 4
+    """... of one owner: more would prove nothing more."""
+    handover_bytes_per_s: float = 32_768.0
+    """Bytes of records handed to new neighbours each second, in the long run: an eighth of an upload of
+    2 Mbit/s. A full store's share for one neighbour, 400 records, is through in some ten seconds. Ours."""
+    handover_burst_bytes: int = 65_536
+    """... and at once."""
+    handover_delay_s: float = 1.0
+    """Neighbours that come or go within this time are looked at together, seconds. Ours."""
+    handover_waiting_count_max: int = 4096
+    """Records times neighbours that wait for the budget; beyond it the owner's next store must do."""
+    handover_told_count_max: int = 16_384
+    """Records times neighbours that are remembered as handed over, for `republish_interval_s` each."""
 
     def __post_init__(self) -> None:
         _require(self.ttl_s_max > 0, "ttl_s_max is above 0")
@@ -154,6 +194,26 @@ class RecordConfig:
             min(counts) >= 1 and max(counts) <= self.records_count_max,
             "per_key_count_max and per_owner_count_max are 1 to records_count_max",
         )
+        _require(0 < self.per_group_share <= 1, "per_group_share lies in (0, 1]")
+        _require(self.bytes_max >= RECORD_SIZE_BYTES_MAX, f"bytes_max is at least {RECORD_SIZE_BYTES_MAX}")
+        _require(0 < self.cached_s_min <= self.cached_s_max, "0 < cached_s_min <= cached_s_max")
+        _require(
+            0 <= self.forks_per_owner_count_max <= self.forks_count_max,
+            "0 <= forks_per_owner_count_max <= forks_count_max",
+        )
+        _require(self.handover_bytes_per_s > 0, "handover_bytes_per_s is above 0")
+        _require(
+            self.handover_burst_bytes >= RECORD_SIZE_BYTES_MAX,
+            f"handover_burst_bytes is at least {RECORD_SIZE_BYTES_MAX}: one record",
+        )
+        _require(self.handover_delay_s >= 0, "handover_delay_s is 0 or more")
+        handover_counts = (self.handover_waiting_count_max, self.handover_told_count_max)
+        _require(min(handover_counts) >= 1, "handover counts are at least 1")
+
+    @property
+    def per_group_count_max(self) -> int:
+        """Records kept that came from one address group."""
+        return max(1, round(self.records_count_max * self.per_group_share))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +236,12 @@ class AnswerConfig:
     """Questions taken from one peer at once."""
     rate_peers_count_max: int = 4096
     """Peers whose rate is remembered; the one silent for longest is forgotten first."""
+    rate_group_per_s: float = 200.0
+    """Questions taken from one /24 (IPv4) or /48 (IPv6), each second: ids cost little there. Ours."""
+    rate_group_burst_count: int = 400
+    """Questions taken from one /24 or /48 at once."""
+    rate_private_exempt: bool = True
+    """Loopback and private addresses have no limit as a group: a whole honest swarm stands in one."""
 
     def __post_init__(self) -> None:
         # The floor lets any single record through: it and its frame take some 800 bytes at most.
@@ -185,6 +251,30 @@ class AnswerConfig:
         _require(self.rate_per_s > 0, "rate_per_s is above 0")
         _require(self.rate_burst_count >= 1, "rate_burst_count is at least 1")
         _require(self.rate_peers_count_max >= 1, "rate_peers_count_max is at least 1")
+        _require(self.rate_group_per_s >= self.rate_per_s, "rate_group_per_s is at least rate_per_s")
+        _require(
+            self.rate_group_burst_count >= self.rate_burst_count,
+            "rate_group_burst_count is at least rate_burst_count",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedConfig:
+    """When others' word of our own address is believed."""
+
+    votes_min: int = 3
+    """Peers that must name the same other address. discv5's implementations ask for 2 to 10."""
+    majority_share: float = 0.6
+    """The share of all votes that must be for it: a lead of one among few is no majority. Ours."""
+    window_s: float = 900.0
+    """A vote counts for this long, seconds: the time in which every contact is checked once."""
+    votes_count_max: int = 64
+    """Votes kept; the oldest goes first."""
+
+    def __post_init__(self) -> None:
+        _require(2 <= self.votes_min <= self.votes_count_max, "votes_min is 2 to votes_count_max")
+        _require(0.5 < self.majority_share <= 1, "majority_share is above 0.5 and at most 1")
+        _require(self.window_s > 0, "window_s is above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,11 +292,20 @@ class DhtConfig:
     table: TableConfig = field(default_factory=TableConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
     answer: AnswerConfig = field(default_factory=AnswerConfig)
+    namespaces: Namespaces = field(default_factory=Namespaces)
+    """Which records may stand under which keys: the built-in namespaces, and those of the application."""
+    observed: ObservedConfig = field(default_factory=ObservedConfig)
+    id_difficulty: int = 0
+    """The work that a peer id has in it, 0 to 24 zero bits: the swarm's, as in its invites (`puzzle.py`)."""
 
     def __post_init__(self) -> None:
         _require(1 <= self.k <= CONTACTS_COUNT_MAX, f"k is 1 to {CONTACTS_COUNT_MAX}, not {self.k}")
         _require(1 <= self.alpha <= self.k, f"alpha is 1 to k, not {self.alpha}")
         _require(1 <= self.disjoint <= self.k, f"disjoint is 1 to k, not {self.disjoint}")
+        _require(
+            0 <= self.id_difficulty <= DIFFICULTY_MAX,
+            f"id_difficulty is 0 to {DIFFICULTY_MAX}, not {self.id_difficulty}",
+        )
         _require(
             self.k <= self.answer.contacts_count <= CONTACTS_COUNT_MAX,
             f"answer.contacts_count is k to {CONTACTS_COUNT_MAX}, not {self.answer.contacts_count}",
@@ -225,5 +324,7 @@ class DhtConfig:
     @classmethod
     def for_tests(cls) -> DhtConfig:
         """As `lan`, with upkeep quick enough to be seen within a minute of simulated time."""
-        table = TableConfig(backoff_s=1.0, backoff_s_max=30.0, fresh_s=60.0, refresh_interval_s=120.0)
+        table = TableConfig(
+            backoff_s=1.0, backoff_s_max=30.0, fresh_s=60.0, refresh_interval_s=120.0, save_interval_s=20.0
+        )
         return dataclasses.replace(cls.lan(), table=table, record=RecordConfig(sweep_interval_s=1.0))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from p2pinfer.dht.records import Place, place_of
+from p2pinfer.dht.store import Placed
 from p2pinfer.ids import PeerId
 from p2pinfer.wire.messages.dht import DhtRecord, Stored
 
@@ -20,6 +21,8 @@ class Copies:
     records: tuple[DhtRecord, ...]
     expected: int = -1
     """The sequence that the record replaces, where it must; -1 for no such condition."""
+    on_end: Callable[[Copies, float], None] | None = None
+    """Told when all is answered or given up, and when."""
     conflict: DhtRecord | None = None
     """The newest record that stood in the way at a holder."""
     _given: set[tuple[PeerId, bytes]] = field(default_factory=set)
@@ -35,6 +38,21 @@ class Copies:
     def count(self) -> int:
         """Holders of the record that has the fewest."""
         return min((self._kept[each.key, place_of(each)] for each in self.records), default=0)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether no holder has anything later than what a compare-and-swap is to replace."""
+        return self.conflict is None or self.conflict.sequence <= self.expected
+
+    @property
+    def has_won(self) -> bool:
+        """Whether a compare-and-swap took place, as far as anybody knows."""
+        return self.count > 0 and self.is_clear
+
+    def end(self, now: float) -> None:
+        """All is answered, or given up."""
+        if self.on_end is not None:
+            self.on_end(self, now)
 
     def give(self, peer: PeerId, key: bytes) -> list[DhtRecord]:
         """The records of a key that a peer was not given yet; they count as given now."""
@@ -59,9 +77,19 @@ class Copies:
                 self.kept(record)
         places = {(each.key, place_of(each)) for each in records}
         for record in message.held:
-            is_newer = self.conflict is None or record.sequence > self.conflict.sequence
-            if is_newer and (record.key, place_of(record)) in places:
-                self.conflict = record
+            if (record.key, place_of(record)) in places:
+                self._note_conflict(record)
+
+    def placed(self, record: DhtRecord, placed: Placed) -> None:
+        """This peer itself keeps it, or has what stood in the way."""
+        if placed.code == "stored":
+            self.kept(record)
+        elif placed.held is not None:
+            self._note_conflict(placed.held)
+
+    def _note_conflict(self, record: DhtRecord) -> None:
+        if self.conflict is None or record.sequence > self.conflict.sequence:
+            self.conflict = record
 
     def kept(self, record: DhtRecord) -> None:
         """Somebody keeps a copy."""

@@ -10,7 +10,8 @@ Rules:
 3. Whatever a peer answers, a search ends: by its own rule, by its number of questions, or by its time.
 
 Departs from the paper: lookups run without rounds; a get does not stop at the first holder, because many
-owners share a key. The answering half is in `answers.py`, the asking half in `asking.py` and `searches.py`.
+owners share a key. The answering half is in `answers.py`, the asking half in `asking.py` and `searches.py`,
+what is kept in `store.py`, what new neighbours are given in `handover.py`.
 """
 
 from __future__ import annotations
@@ -24,18 +25,22 @@ from p2pinfer.dht.answers import Answers
 from p2pinfer.dht.asking import Asker, Silence
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.copies import Copies
+from p2pinfer.dht.handover import Handover
 from p2pinfer.dht.keyspace import check_key
-from p2pinfer.dht.news import LookupId
+from p2pinfer.dht.neighbours import Neighbours
+from p2pinfer.dht.news import AddressSeen, LookupId
+from p2pinfer.dht.observed import ObservedAddress
 from p2pinfer.dht.publisher import Publisher
 from p2pinfer.dht.put import Put
 from p2pinfer.dht.queries import QueryKind
 from p2pinfer.dht.records import check_put
+from p2pinfer.dht.remembered import CONTACTS_KEY
 from p2pinfer.dht.running import Purpose
 from p2pinfer.dht.searches import Searches
 from p2pinfer.dht.store import RecordStore
 from p2pinfer.dht.table import RoutingTable
 from p2pinfer.dht.upkeep import Upkeep
-from p2pinfer.effects import Effect, Message
+from p2pinfer.effects import Effect, Message, Notify, Persist
 from p2pinfer.errors import LocalProtocolError
 from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.wire.messages.dht import DhtPing, DhtPong, FindNodes, FoundNodes, Stored, StoreRecords
@@ -47,8 +52,9 @@ __all__ = ["DhtCore"]
 class DhtCore:
     """One peer's part of the DHT.
 
-    Effects: `Send` on the datagram plane, `Deliver(LookupDone)`, `Notify`, `Misbehaved`. Nothing is persisted
-    yet: a peer that restarts joins again through its bootstrap contacts, and its own puts are put again.
+    Effects: `Send` on the datagram plane, `Deliver(LookupDone)`, `Notify`, `Misbehaved`, and `Persist` of
+    contacts to come back through: a peer that restarts needs no bootstrap contact that lives. Its own puts
+    are put again.
     """
 
     def __init__(
@@ -65,13 +71,15 @@ class DhtCore:
         self.contact = Contact(self._own, endpoint)
         self._config = config
         self._table = RoutingTable(self._own, config)
-        self._store = RecordStore(config.record)
-        self._answers = Answers(self._table, self._store, config, rng, now)
-        self._publisher = Publisher(public_key, sign, config.record, rng)
-        self._upkeep = Upkeep(self._own, self._table, config.table, rng)
-        self._asker = Asker(self._own, self._table, config, rng)
+        self._store = RecordStore(self._own, config)
+        neighbours = Neighbours(self._own, 6 * config.k)  # what the table has in a bucket, at most
+        self._answers = Answers(self._table, self._store, neighbours, config, rng, now)
+        self._publisher = Publisher(public_key, sign, config, rng)
+        self._upkeep = Upkeep(self._own, self._table, config, rng)
+        self._observed = ObservedAddress(endpoint, config.observed)
+        self._handover = Handover(self._store, neighbours, config, now)
+        self._asker = Asker(self._own, self._table, self._handover, config, rng)
         self._searches = Searches(self._own, self._asker, self._store, config, rng, self._upkeep.finished)
-        self._sweep_at = now + config.record.sweep_interval_s
         self._counters: Counter[str] = Counter()
 
     # Commands
@@ -80,6 +88,23 @@ class DhtCore:
         """Join through these contacts; their peers need not be known. They are asked until one answers."""
         self._upkeep.set_bootstrap([contact for contact in contacts if contact.peer != self._own], now)
         return self.tick(now)
+
+    def restore(self, saved: bytes, now: float) -> list[Effect]:
+        """Come back through the contacts that were on disk under `CONTACTS_KEY`; each is asked before use."""
+        for contact in self._upkeep.restore(saved, now):
+            self.heard(contact, now)
+        return []
+
+    def set_endpoint(self, endpoint: Endpoint, now: float) -> list[Effect]:
+        """This peer is elsewhere from now on."""
+        self.contact = Contact(self._own, endpoint)
+        self._observed.set_told(endpoint)
+        return []
+
+    def disk_failed(self, key: str, now: float) -> list[Effect]:
+        """Go on without the copy on disk: a later save has more anyway."""
+        self._counters["saves_failed"] += key == CONTACTS_KEY
+        return []
 
     def heard(self, contact: Contact, now: float) -> list[Effect]:
         """Take a candidate: another plane has authenticated this peer at this endpoint."""
@@ -91,7 +116,7 @@ class DhtCore:
         """Drop a peer that is dead; searches that wait for it go on without it."""
         self._table.forget(peer)
         effects: list[Effect] = []
-        for query in self._asker.give_up_on(peer):
+        for query in self._asker.give_up_on(peer, now):
             effects += self._searches.on_silence((query, Silence.FAILED), now)
         return effects
 
@@ -102,13 +127,13 @@ class DhtCore:
             LocalProtocolError: Key, value, sub-key or lifetime is out of bounds, or there are too many puts.
             Overloaded: Too many lookups are running.
         """
-        key, subkey = wanted.key, wanted.subkey
+        key = wanted.key
         check_key(key)
-        check_put(wanted.value, subkey, wanted.ttl_s, self._config.record)
+        check_put(wanted.value, wanted.subkey, wanted.ttl_s, self._config.record)
         self._searches.check_room()
-        self._publisher.put(key, subkey, wanted.value, wanted.ttl_s, wanted.namespace)
-        record = self._publisher.make_record(key, subkey, now)
-        copies = Copies((record,), -1 if wanted.expected is None else wanted.expected)
+        self._publisher.put(wanted)
+        record = self._publisher.make_record(key, wanted.subkey, now)
+        copies = Copies((record,), -1 if wanted.expected is None else wanted.expected, self._on_copies)
         return self._searches.start(Purpose.PUT, [key], now, copies=copies)
 
     def unput(self, key: bytes, subkey: bytes, now: float) -> list[Effect]:
@@ -184,24 +209,26 @@ class DhtCore:
             effects += self._searches.on_silence(silent, now)
         effects += self._searches.tick(now)
         effects += self._do_upkeep(now)
-        for key, subkey in self._publisher.due(now):
-            if not self._searches.has_room:
-                break
-            record = self._publisher.make_record(key, subkey, now)
-            effects += self._searches.start(Purpose.REPUBLISH, [key], now, copies=Copies((record,)))[1]
-        if now >= self._sweep_at:
-            self._store.sweep(now)
-            self._sweep_at = now + self._config.record.sweep_interval_s
+        count_max = self._config.query.keys_count_max if self._searches.has_room else 0
+        records = self._publisher.due(now, count_max)
+        if records:
+            keys = [record.key for record in records]
+            copies = Copies(tuple(records), on_end=self._on_copies)
+            effects += self._searches.start(Purpose.REPUBLISH, keys, now, copies=copies)[1]
+        if self._store.maybe_sweep(now):
+            self._handover.keep_only(self._table.__contains__, now)
+        effects += self._asker.hand_over(now)
+        saved = self._upkeep.remembered.save_due(now)
+        if saved is not None:
+            effects.append(Persist(CONTACTS_KEY, saved))  # last: nothing waits for the disk
         return effects
 
     @property
     def deadline(self) -> float | None:
         """When `tick` wants to be called next."""
-        times = [self._asker.deadline, self._upkeep.deadline, self._searches.deadline]
+        times = [each.deadline for each in (self._asker, self._upkeep, self._searches, self._store)]
         if self._searches.has_room:
             times.append(self._publisher.deadline)
-        if len(self._store):
-            times.append(self._sweep_at)
         return min((at for at in times if at is not None), default=None)
 
     def statistics(self) -> Mapping[str, Any]:
@@ -212,22 +239,46 @@ class DhtCore:
             "contacts_waiting": self._table.waiting_count,
             "is_joined": self._upkeep.is_joined,
             "lookups_running": len(self._searches),
+            "nat": self._observed.nat,
             "network_size": self._searches.size.estimate,
             "own_puts": len(self._publisher),
             "queries_open": self._asker.open_count,
+            "handovers_waiting": self._handover.waiting_count,
             "records": len(self._store),
+            "records_bytes": self._store.size_bytes,
+            "records_cached": self._store.cached_count,
+            "forks_kept": len(self._store.forks),
             "round_trip_s": self._asker.round_trip_s,
         }
         records = {f"records_{code}": count for code, count in self._store.counters.items()}
-        counters = (self._counters, self._asker.counters, self._searches.counters, self._answers.counters)
+        parts = (
+            self._asker,
+            self._searches,
+            self._answers,
+            self._handover,
+            self._observed,
+            self._upkeep.remembered,
+        )
+        counters = (self._counters, *(part.counters for part in parts))
         return {**gauges, **{name: count for each in counters for name, count in each.items()}, **records}
 
     # Inside
+
+    def _on_copies(self, copies: Copies, now: float) -> None:
+        """Keep a compare-and-swap alive if it has won, and say again what a later record of ours hides."""
+        if copies.expected >= 0:
+            settle = self._publisher.confirm if copies.has_won else self._publisher.refused
+            settle(copies.records[0])
+        elif copies.conflict is not None:
+            self._publisher.outrun(copies.conflict, now)
 
     def _on_found_nodes(self, sender: Contact, message: FoundNodes, now: float) -> list[Effect]:
         page, effects = self._asker.on_found_nodes(sender, message, now)
         if page is None:
             return effects
+        if len(page.query.pages) == 1:  # one vote for each answer
+            changed = self._observed.vote(Contact(page.peer, page.query.to.endpoint), message.seen, now)
+            effects += [Notify(AddressSeen(changed))] if changed is not None else []
         if page.query.kind is QueryKind.BOOTSTRAP:
             self._upkeep.answered_bootstrap(now)
             return effects

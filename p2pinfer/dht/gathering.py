@@ -5,27 +5,17 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from p2pinfer.dht.records import (
-    Place,
-    Standing,
-    compare,
-    has_one_owner,
-    is_immutable,
-    newest,
-    place_of,
-)
+from p2pinfer.dht.namespaces import Namespaces
+from p2pinfer.dht.records import Fork, Place, fork_of, has_one_owner, is_immutable, newest, place_of
 from p2pinfer.ids import Contact, PeerId
 from p2pinfer.wire.messages.dht import DhtRecord
 
-__all__ = ["Fork", "Gathering"]
+__all__ = ["Gathering"]
 
 _VALUES_COUNT_MAX = 4096
 """Records gathered by one search: eight times what one peer keeps under a key by default."""
 _FORKS_COUNT_MAX = 16
 """Forks told of by one search: each is proof of a lie, and one of an owner is enough."""
-
-Fork = tuple[DhtRecord, DhtRecord]
-"""Two records of one place and sequence with different contents."""
 
 
 @dataclass(slots=True)
@@ -37,33 +27,49 @@ class Gathering:
             enough of what cannot change, and some of what one owner alone can change, but of a key that many
             share each holder may lack somebody's record, so that all are asked.
         quorum_of_one: How many those some are.
+        namespaces: What may stand under a key; the rest is not taken.
     """
 
     quorum: int | None
     quorum_of_one: int
+    namespaces: Namespaces = field(default_factory=Namespaces)
     values: dict[bytes, dict[Place, DhtRecord]] = field(default_factory=dict)
     """The newest of each place, by key."""
     holders: dict[bytes, set[PeerId]] = field(default_factory=dict)
     """Who told all of a key's records."""
     without: dict[bytes, list[Contact]] = field(default_factory=dict)
     """Who had none of a key's."""
-    forks: list[Fork] = field(default_factory=list)
+    forks: dict[tuple[bytes, Place], Fork] = field(default_factory=dict)
+    """The first of each place."""
 
     def take(self, records: Iterable[DhtRecord]) -> list[Fork]:
         """Keep the newest record of each place, and no new places beyond the limit; return new forks."""
-        forks_before = len(self.forks)
+        new_forks = []
         for record in records:
+            if self.namespaces.check(record) or not self._may_stand(record):
+                continue
             under_key = self.values.setdefault(record.key, {})
-            known = under_key.get(place_of(record))
-            if known is None:
-                if sum(map(len, self.values.values())) < _VALUES_COUNT_MAX:
-                    under_key[place_of(record)] = record
-            elif compare(record, known) is Standing.FORK:
-                if len(self.forks) < _FORKS_COUNT_MAX:
-                    self.forks.append((known, record))
-            else:
+            place = place_of(record)
+            known = under_key.get(place)
+            fork = fork_of(record, known) if known is not None else None
+            if fork is not None and len(self.forks) < _FORKS_COUNT_MAX:
+                is_new = self.forks.setdefault((record.key, place), fork) is fork
+                new_forks += [fork] if is_new else []
+            if known is not None or sum(map(len, self.values.values())) < _VALUES_COUNT_MAX:
                 newest(under_key, record)
-        return self.forks[forks_before:]
+        return new_forks
+
+    def _may_stand(self, record: DhtRecord) -> bool:
+        """As in a store: nothing stands beside a record that the key belongs to."""
+        under_key = self.values.get(record.key)
+        if not under_key:
+            return True
+        is_bound = self.namespaces.is_bound(record)
+        if self.namespaces.is_bound(next(iter(under_key.values()))) == is_bound:
+            return True
+        if is_bound:
+            under_key.clear()
+        return is_bound
 
     def note(self, holder: Contact, keys: Sequence[bytes], told: Container[bytes], *, is_whole: bool) -> None:
         """A holder's answer about these keys is complete, and it told of records under some.

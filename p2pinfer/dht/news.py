@@ -5,13 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NewType
 
-from p2pinfer.ids import Contact
+from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.wire.messages.dht import DhtRecord
 
-__all__ = ["ForkFound", "LookupDone", "LookupId"]
+__all__ = ["AddressSeen", "ForkFound", "LookupDone", "LookupId"]
 
 LookupId = NewType("LookupId", int)
 """Counts the lookups of one core, from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSeen:
+    """A clear majority of those asked sees this peer at another address than the one that it tells."""
+
+    endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,10 @@ class LookupDone:
 
 @dataclass(frozen=True, slots=True)
 class ForkFound:
-    """An owner signed two values under one sequence: both, as proof that anybody can check."""
+    """An owner signed two values under one sequence: both, as proof that anybody can check.
+
+    Everybody prefers `first`, which has the smaller digest, until a higher sequence ends it.
+    """
 
     first: DhtRecord
     second: DhtRecord

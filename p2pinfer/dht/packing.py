@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.wire.codec import encoded_size
 from p2pinfer.wire.messages.dht import RECORDS_COUNT_MAX, DhtRecord
+from p2pinfer.wire.scalars import packed_host
 
 __all__ = ["Page", "contact_size_bytes", "frame_size_bytes", "pack", "question_padding", "record_groups"]
 
@@ -19,8 +20,8 @@ _FRAME_SIZE_BYTES = 37
 _KEY_SIZE_BYTES = 34
 _STORE_FRAME_SIZE_BYTES = 34
 """An upper bound on the encoding of a StoreRecords without records."""
-_CONTACT_FRAME_SIZE_BYTES = 42
-"""An upper bound on the encoding of a contact without its host: peer id, port and headers."""
+_CONTACT_FRAME_SIZE_BYTES = 40
+"""The encoding of a contact without its host: peer id, port and headers."""
 
 
 @dataclass(slots=True)
@@ -33,17 +34,23 @@ class Page:
 
 
 def contact_size_bytes(contact: Contact) -> int:
-    """An upper bound on the bytes a contact takes in a message."""
-    return _CONTACT_FRAME_SIZE_BYTES + len(contact.endpoint.host.encode())
+    """An upper bound on the bytes a contact takes in a message: 44 with an address of IPv4."""
+    host = packed_host(contact.endpoint.host)
+    return _CONTACT_FRAME_SIZE_BYTES + (len(host) if isinstance(host, bytes) else _text_size_bytes(host))
 
 
 def frame_size_bytes(asker: Endpoint) -> int:
     """An upper bound on the bytes of a FoundNodes that carries nothing."""
-    return _FRAME_SIZE_BYTES + len(asker.host.encode())
+    return _FRAME_SIZE_BYTES + _text_size_bytes(asker.host)
 
 
 def pack(
-    contacts: Sequence[Contact], records: Sequence[DhtRecord], size_bytes_max: int, pages_count_max: int
+    contacts: Sequence[Contact],
+    records: Sequence[DhtRecord],
+    size_bytes_max: int,
+    pages_count_max: int,
+    *,
+    records_first: bool = False,
 ) -> tuple[list[Page], bool]:
     """Cut an answer into pages: contacts first, nearest first, since a lookup cannot go on without them.
 
@@ -52,27 +59,45 @@ def pack(
         records: In any order.
         size_bytes_max: Room for both on one page, its frame not counted.
         pages_count_max: At least 1.
+        records_first: The asker wants the records and no more pages than they take.
 
     Returns:
         At least one page, and whether something did not fit.
     """
     pages = [Page()]
-    is_cut = False
-    parts: list[Contact | DhtRecord] = [*contacts, *records]
-    for item in parts:
-        size_bytes = contact_size_bytes(item) if isinstance(item, Contact) else encoded_size(item) + 2
-        if pages[-1].size_bytes + size_bytes > size_bytes_max:
-            if len(pages) == pages_count_max or size_bytes > size_bytes_max:
-                is_cut = True
-                continue
-            pages.append(Page())
+
+    def page_for(size_bytes: int) -> Page | None:
         page = pages[-1]
+        if page.size_bytes + size_bytes > size_bytes_max:
+            if len(pages) == pages_count_max or size_bytes > size_bytes_max:
+                return None
+            pages.append(page := Page())
         page.size_bytes += size_bytes
-        if isinstance(item, Contact):
-            page.contacts.append(item)
-        else:
-            page.records.append(item)
-    return pages, is_cut
+        return page
+
+    def add_contacts() -> bool:
+        fit = [(contact, page_for(contact_size_bytes(contact))) for contact in contacts]
+        for contact, page in fit:
+            if page is not None:
+                page.contacts.append(contact)
+        return all(page is not None for _, page in fit)
+
+    def add_records() -> bool:
+        fit = [(record, page_for(encoded_size(record) + 2)) for record in records]
+        for record, page in fit:
+            if page is not None:
+                page.records.append(record)
+        return all(page is not None for _, page in fit)
+
+    if records_first:
+        has_all, has_everybody = add_records(), add_contacts()
+    else:
+        has_everybody, has_all = add_contacts(), add_records()
+    return pages, not (has_all and has_everybody)
+
+
+def _text_size_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def question_padding(size_bytes_max: int, keys_count: int) -> bytes:

@@ -49,6 +49,16 @@ class Running:
     """Keys that are surrounded, with the leading bits that their region shares."""
     restarts_count: int = 0
 
+    @property
+    def is_brief(self) -> bool:
+        """Whether answers may be short: as long as all live, their k nearest bring the search home.
+
+        They then fit a datagram each. Who was given a count of holders wants their records alone.
+        """
+        if self.purpose is Purpose.UPKEEP or len(self.search.lookups) > 1 or self.search.failed_count:
+            return False
+        return self.gathering is None or bool(self.gathering.quorum)
+
     def is_enough(self, key: bytes) -> bool:
         """Whether a key's records are all found, as far as was wanted."""
         return self.gathering is not None and self.gathering.is_enough(key)

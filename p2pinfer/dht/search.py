@@ -44,6 +44,8 @@ class Search:
         self.lookups = {key: Lookup(key, own, config) for key in keys}
         self.queries = 0
         """Questions asked, repetitions not counted."""
+        self.failed_count = 0
+        """Peers that did not answer."""
         self._in_flight: set[tuple[bytes, bytes]] = set()
 
     @property
@@ -89,6 +91,7 @@ class Search:
     def failed(self, keys: Sequence[bytes], peer: PeerId) -> None:
         """A peer did not answer about these keys: no lookup waits for it, nor will ask it."""
         self._in_flight.discard((peer, keys[0]))
+        self.failed_count += 1
         for lookup in self.lookups.values():
             lookup.failed(peer)
 

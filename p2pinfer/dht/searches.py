@@ -17,6 +17,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from p2pinfer.dht.answers import fork_effects
 from p2pinfer.dht.asking import Asker, Page, Silence, Silent
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.copies import Copies
@@ -24,14 +25,14 @@ from p2pinfer.dht.gathering import Gathering
 from p2pinfer.dht.keyspace import distance
 from p2pinfer.dht.lookup import Lookup
 from p2pinfer.dht.network_size import NetworkSize
-from p2pinfer.dht.news import ForkFound, LookupId
+from p2pinfer.dht.news import LookupId
 from p2pinfer.dht.packing import record_groups
 from p2pinfer.dht.queries import Query, QueryKind
 from p2pinfer.dht.records import is_immutable, is_timely
 from p2pinfer.dht.running import Purpose, Running
 from p2pinfer.dht.search import Search, is_in_region, region_bits, region_points
 from p2pinfer.dht.store import RecordStore
-from p2pinfer.effects import Deliver, Effect, Misbehaved, Notify
+from p2pinfer.effects import Deliver, Effect
 from p2pinfer.errors import Overloaded
 from p2pinfer.ids import Contact, PeerId
 from p2pinfer.wire.messages.dht import DhtRecord, Stored
@@ -109,7 +110,7 @@ class Searches:
             keys=keys,
             search=Search(keys, self._own, self._config),
             give_up_at=now + self._config.query.lookup_s_max,
-            gathering=Gathering(quorum, self._config.query.quorum_count) if purpose is Purpose.GET else None,
+            gathering=self._gathering(quorum) if purpose is Purpose.GET else None,
             copies=copies,
         )
         self._running[number] = running
@@ -134,10 +135,9 @@ class Searches:
         gathering = running.gathering
         if gathering is not None:
             timely = [each for each in page.records if is_timely(each, self._config.record, now)]
-            for first, second in gathering.take(timely):
+            for fork in gathering.take(timely):
                 self.counters["forks"] += 1
-                lie = Misbehaved(first.owner, "signed two values under one sequence")
-                effects += [Notify(ForkFound(first, second)), lie]
+                effects += fork_effects(fork)
         if not page.is_last:
             return effects
         if gathering is not None:
@@ -195,6 +195,9 @@ class Searches:
 
     # The course of a search
 
+    def _gathering(self, quorum: int | None) -> Gathering:
+        return Gathering(quorum, self._config.query.quorum_count, self._config.namespaces)
+
     @property
     def _seeds_count(self) -> int:
         return self._config.k * self._config.disjoint
@@ -213,7 +216,9 @@ class Searches:
             for contact, keys in running.search.choose_next():
                 if running.regions and is_get:
                     keys = tuple(dict.fromkeys((*keys, *running.regions)))
-                effects += self._asker.ask_nodes(contact, keys, now, records=is_get, lookup=running.id)
+                effects += self._asker.ask_nodes(
+                    contact, keys, now, lookup=running.id, records=is_get, brief=running.is_brief
+                )
             if not running.search.is_done:
                 return effects
             if not self._look_again(running, now):
@@ -278,6 +283,10 @@ class Searches:
         if self._running.pop(running.id, None) is None:
             return []
         self.counters["lookup_queries"] += running.search.queries
+        if running.copies is not None:
+            if running.copies.expected >= 0 and running.copies.is_clear:
+                self._keep_copies(running, running.copies, now)
+            running.copies.end(now)
         for key in running.keys:
             lookup = running.search.lookups[key]
             if not running.is_enough(key) and not running.restarts_count and key not in running.regions:
@@ -298,11 +307,9 @@ class Searches:
         running.is_storing = True
         running.give_up_at = now + self._config.query.lookup_s_max
         wanted: dict[Contact, list[DhtRecord]] = {}
+        if copies.expected < 0:  # a swap that others refuse must not stand here and win by its sequence
+            self._keep_copies(running, copies, now)
         for key in running.keys:
-            if self._keeps_itself(running, key):
-                for record in copies.give(self._own, key):
-                    if self._store.put(record, now) == "stored":
-                        copies.kept(record)
             for contact in self._holders_of(running, key):
                 if contact.peer is not None:
                     wanted.setdefault(contact, []).extend(copies.give(contact.peer, key))
@@ -310,6 +317,12 @@ class Searches:
         for contact, records in wanted.items():
             effects += self._send_records(running, copies, contact, records, now)
         return effects + self._maybe_tell(running) + self._advance(running, now)
+
+    def _keep_copies(self, running: Running, copies: Copies, now: float) -> None:
+        """Keep what this peer is itself one of the k nearest for."""
+        for key in running.keys:
+            for record in copies.give(self._own, key) if self._keeps_itself(running, key) else ():
+                copies.placed(record, self._store.put(record, None, now, expected=copies.expected))
 
     def _keeps_itself(self, running: Running, key: bytes) -> bool:
         """Whether this peer is one of the k nearest."""

@@ -73,6 +73,10 @@ class EntryCore:
         self._parked = ParkingLot(config)
         self._counts: Counter[str] = Counter()
 
+    def set_me(self, me: Contact) -> None:
+        """This peer is elsewhere from now on: hops are told so with the next epoch of their session."""
+        self._me = me
+
     def set_holders(
         self,
         holders: Mapping[bytes, Collection[Holder]],

@@ -44,6 +44,10 @@ class HolderBook:
         """How far holders are from each other; None where no positions are known."""
         return self._places.map if self._places is not None else None
 
+    def serves(self, digest: bytes, peer: PeerId) -> bool:
+        """Whether a member says that it serves layers of a model now."""
+        return peer in self._holders.get(digest, ())
+
     def set_own(self, position: Any) -> None:
         """This peer is there now."""
         if self._places is not None:

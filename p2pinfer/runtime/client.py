@@ -13,9 +13,12 @@ import trio
 from p2pinfer.errors import ConfigError, PeerUnreachable, RemoteProtocolError
 from p2pinfer.identity import Verifier
 from p2pinfer.ids import Contact, Endpoint
+from p2pinfer.membership import ADDRESS_PREFIX, SwarmAddress
 from p2pinfer.runtime.clock import Clock
+from p2pinfer.runtime.discovery.peer_cache import PeerCache
+from p2pinfer.runtime.discovery.setup import CACHE_FILE
 from p2pinfer.runtime.handshake import Credentials
-from p2pinfer.runtime.home import client_home, invited_client
+from p2pinfer.runtime.home import Home, client_home, invited_client
 from p2pinfer.runtime.nurseries import unwrapped
 from p2pinfer.runtime.streams import Streams, StreamsEvents
 from p2pinfer.wire.messages.client import (
@@ -26,11 +29,14 @@ from p2pinfer.wire.messages.client import (
     Summary,
     TextPiece,
 )
+from p2pinfer.wire.messages.dht_use import DhtAnswer, DhtCommand
 from p2pinfer.wire.messages.keyring import KeyringAnswer, KeyringCommand
 
 __all__ = ["Client", "connect"]
 
 CONNECT_TIMEOUT_S = 10.0
+PLACES_COUNT_MAX = 16
+"""Places that are tried for a swarm's address."""
 
 
 class Client:
@@ -76,6 +82,23 @@ class Client:
         answer: dict[str, Any] = json.loads(reply.json)
         return answer
 
+    async def dht(self, action: str, **what: Any) -> dict[str, Any]:
+        """Have the node use the DHT; `docs/cli.md` lists the keys of the answer.
+
+        Args:
+            action: What to do, as `DhtCommand` lists.
+            what: The other fields of `DhtCommand`.
+
+        Raises:
+            P2PInferError: What the node answers instead.
+        """
+        async with self._streams.call(self.node, DhtCommand(action=action, **what)) as responses:
+            reply = await responses.one()
+        if not isinstance(reply, DhtAnswer):
+            raise RemoteProtocolError(f"the node answered a DhtCommand with {type(reply).__name__}")
+        answer: dict[str, Any] = json.loads(reply.json)
+        return answer
+
 
 @asynccontextmanager
 async def connect(
@@ -83,14 +106,21 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """Dial the given node, one of the invite's, or the one that runs with this data directory.
 
+    `join` may also be a swarm's address (`p2pinfer://...`): whoever of its members answers is asked, with the
+    membership of the data directory.
+
     Raises:
         ConfigError: There is nobody to dial, or no membership to show; the message says what to do.
         PeerUnreachable: Nobody answers.
         RemoteProtocolError: A kind of it: who answers is of another swarm, or refuses us.
     """
     clock = Clock()
-    home = invited_client(join, clock.now()) if join else client_home(data_dir)
+    named = SwarmAddress.parse(join) if join and join.startswith(ADDRESS_PREFIX) else None
+    home = invited_client(join, clock.now()) if join and not named else client_home(data_dir)
     endpoints = (node,) if node else home.addresses if join else (_running_node(data_dir),)
+    if named is not None:
+        named.check(home.swarm.id)
+        endpoints = _places(named, home, clock)
     credentials = Credentials(home.identity, home.swarm, home.membership, Verifier())
     streams = Streams(credentials, Endpoint("0.0.0.0", 0), clock=clock, events=StreamsEvents())
     with unwrapped():
@@ -116,8 +146,20 @@ async def _dial(streams: Streams, endpoints: tuple[Endpoint, ...]) -> Contact:
             continue
     if refusal is not None:
         raise refusal
-    listed = ", ".join(map(str, endpoints))
+    listed = ", ".join(map(str, endpoints)) or "any address known here"
     raise PeerUnreachable(f"no node answers at {listed}: is one running there? (python -m p2pinfer.node)")
+
+
+def _places(named: SwarmAddress, home: Home, clock: Clock) -> tuple[Endpoint, ...]:
+    """Where members may answer: where the address says, the node here, the invite's, and those remembered."""
+    try:
+        here = [_running_node(home.directory)]
+    except ConfigError:
+        here = []
+    cache = PeerCache(home.directory / CACHE_FILE, home.swarm.id, live=tuple, now=clock.now)
+    cache.load()
+    remembered = [each.endpoint for each in cache.contacts]
+    return tuple(dict.fromkeys([*named.places, *here, *home.addresses, *remembered]))[:PLACES_COUNT_MAX]
 
 
 def _running_node(data_dir: Path) -> Endpoint:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from p2pinfer.effects import Message
-from p2pinfer.errors import LocalProtocolError
+from p2pinfer.errors import LocalProtocolError, StorageError
 from p2pinfer.files import replace_file
-from p2pinfer.ids import Contact
+from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.runtime.answer import Answer, ReadingPrompt
 from p2pinfer.runtime.calls import Handler
+from p2pinfer.runtime.home import Home
 from p2pinfer.wire.messages.client import (
     GenerateRequest,
     PromptProgress,
@@ -23,7 +25,9 @@ from p2pinfer.wire.messages.client import (
     TextPiece,
 )
 
-__all__ = ["Served", "client_handlers", "write_node_file"]
+__all__ = ["Served", "client_handlers", "renew_node_file", "write_node_file"]
+
+_log = logging.getLogger(__name__)
 
 
 class Served(Protocol):
@@ -61,10 +65,26 @@ def client_handlers(peer: Served) -> Mapping[type[Message], Handler]:
     return {GenerateRequest: on_generate, StatusRequest: on_status}
 
 
-def write_node_file(path: Path, node: Mapping[str, str]) -> None:
+def write_node_file(path: Path, endpoint: Endpoint, home: Home) -> None:
     """Leave the file by which the command line on this machine finds the running node.
 
     Raises:
         StorageError: The disk refused.
     """
-    replace_file(path, json.dumps({"pid": os.getpid(), **node}, indent=1).encode() + b"\n")
+    node = {
+        "pid": os.getpid(),
+        "endpoint": str(endpoint),
+        "peer_id": str(home.identity.peer_id),
+        "swarm": str(home.swarm.id),
+    }
+    replace_file(path, json.dumps(node, indent=1).encode() + b"\n")
+
+
+def renew_node_file(path: Path, endpoint: Endpoint, home: Home) -> None:
+    """Write the file anew while the node runs, if it is there; a disk that refuses is only logged."""
+    if not path.exists():
+        return
+    try:
+        write_node_file(path, endpoint, home)
+    except StorageError as error:
+        _log.warning("the command line does not find this node any more: %s", error)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 
 __all__ = ["Clock"]
 
 
-def _steady() -> float:
-    """Seconds of a clock that also counts while the machine sleeps, where the system has one.
+_BOOT_TIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+_steady: Callable[[], float] = (
+    time.monotonic if _BOOT_TIME is None else functools.partial(time.clock_gettime, _BOOT_TIME)
+)
+"""Seconds of a clock that also counts while the machine sleeps, where the system has one.
 
-    A laptop that wakes up must see that its records have expired in the meantime.
-    """
-    identifier: int | None = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if identifier is None else time.clock_gettime(identifier)
+A laptop that wakes up must see that its records have expired in the meantime.
+"""
 
 
 class Clock:

@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from p2pinfer.addresses import advertised_endpoint
 from p2pinfer.config import NodeConfig, Profile
 from p2pinfer.dht.config import DhtConfig
+from p2pinfer.dht.remembered import CONTACTS_KEY
 from p2pinfer.identity import Verifier
+from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.inference.config import EntryConfig, HopConfig
 from p2pinfer.inference.standing import StandingConfig
 from p2pinfer.models.store import ModelStore
 from p2pinfer.peer_core import PeerConfig, PeerCore
+from p2pinfer.runtime.client_service import renew_node_file
 from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.datagrams import Datagrams
 from p2pinfer.runtime.discovery.setup import Search, make_search
@@ -21,6 +24,7 @@ from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.driver import Driver
 from p2pinfer.runtime.handshake import Credentials
 from p2pinfer.runtime.home import Home, load_keyring
+from p2pinfer.runtime.own_address import OwnAddress
 from p2pinfer.runtime.planes import Inputs, Planes
 from p2pinfer.runtime.sockets import Sockets
 from p2pinfer.runtime.streams import Streams, StreamsEvents
@@ -45,6 +49,7 @@ class Parts:
     datagrams: Datagrams
     store: ModelStore
     search: Search
+    own_address: OwnAddress
 
 
 def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: Sockets) -> Parts:
@@ -59,7 +64,10 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
     """
     endpoint = advertised_endpoint(config, sockets.endpoint.port)
     verifier = Verifier()
-    core_config = replace(_core_config(config), owner=b"" if home.swarm.is_open else home.swarm.id)
+    core_config = _core_config(config)
+    dht = replace(core_config.dht, id_difficulty=home.swarm.difficulty)
+    core_config = replace(core_config, owner=b"" if home.swarm.is_open else home.swarm.id, dht=dht)
+    kept = disk.load()
     core = PeerCore(
         public_key=home.identity.public_key,
         endpoint=endpoint,
@@ -69,17 +77,15 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
         now=clock.now(),
     )
     envelopes = Envelopes(home.identity, home.swarm, home.membership, verifier)
-    keyring = load_keyring(home, disk.load().get(KEYRING_KEY), verifier)
+    if CONTACTS_KEY in kept:
+        core.dht.restore(kept[CONTACTS_KEY], clock.now())
+    keyring = load_keyring(home, kept.get(KEYRING_KEY), verifier)
     if keyring is not None:
         core.keyring.restore(keyring)
         envelopes.use_keyring(keyring)
     events = StreamsEvents()
-    streams = Streams(
-        Credentials(home.identity, home.swarm, home.membership, verifier),
-        endpoint,
-        clock=clock,
-        events=events,
-    )
+    credentials = Credentials(home.identity, home.swarm, home.membership, verifier)
+    streams = Streams(credentials, endpoint, clock=clock, events=events)
     inputs: list[Inputs] = []  # the planes want somebody to tell before the driver is there
     datagrams = Datagrams(
         sockets.datagrams,
@@ -96,7 +102,16 @@ def compose(config: NodeConfig, home: Home, clock: Clock, disk: Disk, sockets: S
     store = ModelStore(config.models_dir)
     hosts = tuple(str(sock.getsockname()[0]) for sock in sockets.datagrams)
     search = make_search(config, home, clock, driver, hosts, core_config.swim.probe_interval_s)
-    return Parts(config, home, clock, core, driver, planes, streams, datagrams, store, search)
+
+    def move(to: Endpoint) -> None:
+        driver.put(lambda core, now: core.set_endpoint(to, now))
+        streams.set_endpoint(to)
+        search.move(Contact(home.identity.peer_id, to))
+        renew_node_file(config.node_path, to, home)
+
+    own_address = OwnAddress(config, endpoint, move)
+    planes.on_address_seen = own_address.seen
+    return Parts(config, home, clock, core, driver, planes, streams, datagrams, store, search, own_address)
 
 
 def _core_config(config: NodeConfig) -> PeerConfig:

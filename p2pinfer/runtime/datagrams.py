@@ -78,6 +78,9 @@ class Datagrams:
         on_unopened: OnUnopened = _ignore,
     ) -> None:
         self._sockets = tuple(sockets)
+        # For each family the sockets of it first: one of the other family may serve both.
+        self._sockets_v4 = sorted(sockets, key=lambda sock: sock.family != socket.AF_INET)
+        self._sockets_v6 = sorted(sockets, key=lambda sock: sock.family != socket.AF_INET6)
         self._envelopes = envelopes
         self._clock = clock
         self._on_message = on_message
@@ -131,8 +134,7 @@ class Datagrams:
         return True
 
     def _socket_for(self, host: str) -> socket.socket:
-        wanted = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return next((sock for sock in self._sockets if sock.family == wanted), self._sockets[0])
+        return self._sockets_v6[0] if ":" in host else self._sockets_v4[0]
 
     async def _receive_all(self, sock: socket.socket) -> None:
         while True:

@@ -63,6 +63,10 @@ class Doors:
         self._on_refused = on_refused
         self._half_open: Counter[str] = Counter()
 
+    def set_endpoint(self, endpoint: Endpoint) -> None:
+        """Others reach us there from now on."""
+        self._greeter.set_endpoint(endpoint)
+
     async def dial(self, contact: Contact, lost: bytes) -> tuple[TlsStream, Established]:
         """Open a connection to a contact.
 

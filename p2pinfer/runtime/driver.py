@@ -150,7 +150,7 @@ class Driver(Generic[C]):
         if len(self._inbox) >= self._inbox_count_max:
             self._counts["dropped"] += 1
             return False
-        self._queue(given)  # never at once: a flood of datagrams must not keep streams and timers waiting
+        self.put(given)
         return True
 
     async def submit(self, given: Input[C]) -> None:

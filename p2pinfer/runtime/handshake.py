@@ -108,6 +108,10 @@ class Greeter:
         self._deadline_s = deadline_s
         self._instance = secrets.token_bytes(16)
 
+    def set_endpoint(self, endpoint: Endpoint) -> None:
+        """Tell whoever comes from now on that we listen there."""
+        self._endpoint = endpoint
+
     async def dial(
         self, tls: TlsStream, endpoint: Endpoint, now: float, *, expected: PeerId | None, lost: bytes = b""
     ) -> Established:

@@ -13,7 +13,6 @@ import trio
 from p2pinfer.errors import PeerUnreachable, RemoteProtocolError
 from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.runtime.composition import Parts
-from p2pinfer.runtime.own_address import watch_own_address
 
 __all__ = ["join_swarm"]
 
@@ -48,7 +47,7 @@ async def join_swarm(parts: Parts, joined: trio.Event, tasks: trio.Nursery) -> N
     """
     await trio.to_thread.run_sync(parts.search.cache.load)
     tasks.start_soon(parts.search.finder.run)
-    tasks.start_soon(watch_own_address, parts.config, parts.core.contact.endpoint)
+    tasks.start_soon(parts.own_address.run)
     own = parts.core.contact.endpoint
     given = [each for each in dict.fromkeys(parts.home.addresses) if each != own]
     remembered = [

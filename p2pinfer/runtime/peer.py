@@ -7,8 +7,8 @@ async with p2pinfer.open_peer(model="smollm2:135m") as peer:
 
 from __future__ import annotations
 
-import logging
-import math
+import os
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
@@ -17,20 +17,24 @@ from typing import Any
 import trio
 
 from p2pinfer.config import NodeConfig, node_config
-from p2pinfer.effects import Deliver, Effect, Misbehaved, Notify
+from p2pinfer.dht.news import LookupDone
+from p2pinfer.effects import Deliver, Misbehaved, Notify
 from p2pinfer.engine.api import Engine
 from p2pinfer.errors import Cancelled, ModelNotFound, NoChain
 from p2pinfer.ids import Endpoint, PeerId, SessionId
 from p2pinfer.inference.generation import Request
 from p2pinfer.inference.hop_core import ServedSpan
 from p2pinfer.inference.news import GenerationFailed, PromptRead, Recovered, Sampled, SessionOpened
+from p2pinfer.membership import ADDRESSES_COUNT_MAX, SwarmAddress
 from p2pinfer.models.tokenizer import TextStream
-from p2pinfer.peer_core import PeerCore
-from p2pinfer.runtime.answer import Answer, News, Opened
+from p2pinfer.runtime.answer import Answer, Opened
 from p2pinfer.runtime.bulletin import Bulletin
 from p2pinfer.runtime.client_service import client_handlers, write_node_file
 from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.composition import Parts, compose
+from p2pinfer.runtime.dht import Dht
+from p2pinfer.runtime.dht_service import dht_handler
+from p2pinfer.runtime.discovery.rendezvous import Rendezvous
 from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.entry_model import EntryModel
 from p2pinfer.runtime.groups import Groups
@@ -39,21 +43,22 @@ from p2pinfer.runtime.home import make_invite, open_home
 from p2pinfer.runtime.joining import join_swarm
 from p2pinfer.runtime.keyring import Keyring
 from p2pinfer.runtime.load import Load
+from p2pinfer.runtime.manifests import manifest_handler, provide_manifests
 from p2pinfer.runtime.nurseries import hold_tasks, unwrapped
 from p2pinfer.runtime.placing import Placer
 from p2pinfer.runtime.progress import Activity, OnProgress, Phase
 from p2pinfer.runtime.serving import load_own_span
+from p2pinfer.runtime.sessions import Sessions
 from p2pinfer.runtime.sockets import Sockets, open_sockets
 from p2pinfer.runtime.status import peer_status
 from p2pinfer.runtime.swarm import Swarm
 from p2pinfer.swim.membership import Admit
 from p2pinfer.swim.news import Joined, MemberJoined
 from p2pinfer.wire.messages.client import ChatMessage, GenerateRequest
+from p2pinfer.wire.messages.dht_use import DhtCommand, ManifestRequest
 from p2pinfer.wire.messages.inference import Sampling
 
 __all__ = ["Peer", "open_peer"]
-
-_log = logging.getLogger(__name__)
 
 LEAVE_TIMEOUT_S = 2.0
 """How long the end waits for the word to get around that this peer leaves."""
@@ -69,8 +74,7 @@ class Peer:
         self._started_at = parts.clock.now()
         self._load = Load(self._started_at)
         self._span = HeldSpan(parts, nursery, activity, self._load)
-        self._token = trio.lowlevel.current_trio_token()
-        self._news: dict[SessionId, trio.MemorySendChannel[News]] = {}
+        self._sessions = Sessions(parts, activity, self._load)
         self._entry_models: dict[bytes, EntryModel] = {}
         self._opening_model = trio.Lock()
         self._joined = trio.Event()
@@ -84,6 +88,10 @@ class Peer:
         """Who is in the swarm, and what they say: `runtime/swarm.py`."""
         self.keyring = Keyring(parts)
         """The keys that seal the swarm's datagrams, for its owner to change: `runtime/keyring.py`."""
+        self.dht = Dht(parts, nursery)
+        """Keeping small things with other peers, and finding them: `runtime/dht.py`."""
+        parts.streams.handlers[DhtCommand] = dht_handler(self.dht, parts.home)
+        parts.streams.handlers[ManifestRequest] = manifest_handler(parts.store)
 
     # --- for applications ---------------------------------------------------------------------
 
@@ -105,6 +113,12 @@ class Peer:
             return None
         year_s = 365 * 86400.0
         return str(make_invite(home.directory, [self.endpoint], year_s, self._parts.clock.now()))
+
+    @property
+    def address(self) -> str:
+        """Where the swarm is, for its members: `p2pinfer://...`, no secret and no right to join."""
+        places = (self.endpoint, *(each.endpoint for each in self._parts.search.live()))
+        return str(SwarmAddress(str(self._parts.home.swarm.id), places[:ADDRESSES_COUNT_MAX]))
 
     def generate(
         self,
@@ -142,11 +156,11 @@ class Peer:
                 prompt=asked.prompt, chat=asked.chat, raw=asked.raw, sampling=asked.sampling
             )
             request = replace(request, key=client.encode())
-            session, news = await self._open(request)
+            session, news = await self._sessions.open(request)
             text = TextStream(entry_model.tokenizer, at_start=False)
             return Opened(session, len(request.prompt), text, frozenset(request.sampling.stop_tokens), news)
 
-        return Answer(open_session, self._cancel_soon).stopping_at(asked.stop)
+        return Answer(open_session, self._sessions.cancel_soon).stopping_at(asked.stop)
 
     async def sample(self, request: Request) -> AsyncGenerator[Sampled, None]:
         """Generate from token ids, without text: for engines and models of the caller's own.
@@ -156,7 +170,7 @@ class Peer:
         Raises:
             UnavailableError: A kind of it, as for `generate`.
         """
-        session, channel = await self._open(request)
+        session, channel = await self._sessions.open(request)
         try:
             async for news in channel:
                 if isinstance(news, GenerationFailed):
@@ -166,7 +180,7 @@ class Peer:
                     if news.final:
                         return
         finally:
-            self._cancel(session)
+            self._sessions.cancel(session)
 
     async def serve(self, engine: Engine, served: ServedSpan, model: str) -> None:
         """Serve a span with an engine of the caller's, and tell the swarm.
@@ -205,38 +219,7 @@ class Peer:
         """Wait until the peer has ended."""
         await self._closed.wait()
 
-    # --- sessions -----------------------------------------------------------------------------
-
-    async def _open(self, request: Request) -> tuple[SessionId, trio.MemoryReceiveChannel[News]]:
-        sender, receiver = trio.open_memory_channel[News](math.inf)
-        opened: list[SessionId] = []
-
-        def command(core: PeerCore, now: float) -> tuple[SessionId, list[Effect]]:
-            session, effects = core.open(request, now)
-            # Before the effects are performed: the first news may come with them.
-            self._news[session] = sender
-            self._activity.prompts[session] = (0, len(request.prompt))
-            opened.append(session)
-            return session, effects
-
-        try:
-            return await self._parts.driver.call(command), receiver
-        except BaseException:
-            for session in opened:
-                self._cancel(session)
-            raise
-
-    def _cancel(self, session: SessionId) -> None:
-        self._news.pop(session, None)
-        self._activity.prompts.pop(session, None)
-        self._parts.driver.put(lambda core, now: core.cancel(session, now))
-
-    def _cancel_soon(self, session: SessionId) -> None:
-        """Cancel from any thread: that is where the collector may find a forgotten answer."""
-        try:
-            self._token.run_sync_soon(self._cancel, session)
-        except trio.RunFinishedError:
-            pass  # the peer has ended, and its sessions with it
+    # --- models -------------------------------------------------------------------------------
 
     async def _entry_model(self, name: str) -> EntryModel:
         """Return what is needed to ask for a model: the one named, or the only one that is served."""
@@ -271,39 +254,18 @@ class Peer:
     def _handle(self, effect: Deliver | Notify | Misbehaved) -> None:
         if isinstance(effect, Notify):
             self.swarm.heard(effect.news)
+            self._sessions.noted(effect.news)
         match effect:
             case Deliver(
                 item=SessionOpened() | PromptRead() | Sampled() | Recovered() | GenerationFailed() as item
             ):
-                self._hand_over(item)
+                self._sessions.heard(item)
+            case Deliver(item=LookupDone() as done):
+                self.dht.heard(done)
             case Notify(news=Joined()):
                 self._joined.set()
             case Notify(news=MemberJoined(record=record)):
                 self._parts.search.seen(record.contact)
-
-    def _hand_over(self, item: News) -> None:
-        channel = self._news.get(item.session)
-        if channel is None:
-            return
-        try:
-            channel.send_nowait(item)
-        except trio.BrokenResourceError:
-            self._cancel(item.session)
-        if isinstance(item, GenerationFailed) or (isinstance(item, Sampled) and item.final):
-            self._news.pop(item.session, None)
-        if isinstance(item, PromptRead):
-            self._activity.prompts[item.session] = (item.done, item.total)
-        if isinstance(item, GenerationFailed | Sampled):
-            self._activity.prompts.pop(item.session, None)
-        if isinstance(item, Recovered):
-            self._load.recovered(item.stall_s, self._parts.clock.now())
-            lost = ", ".join(peer.short for peer in item.lost) or "nobody"
-            _log.info("a session goes on after %.0f ms, replacing %s", item.stall_s * 1000, lost)
-
-    def _fail_all(self) -> None:
-        for session, channel in self._news.items():
-            channel.send_nowait(GenerationFailed(session, Cancelled("the peer is closing: ask another one")))
-        self._news.clear()
 
     # --- the start and the end ----------------------------------------------------------------
 
@@ -321,13 +283,13 @@ class Peer:
         """Say goodbye, and give the word a moment to get around; also while being cancelled."""
         parts = self._parts
         self._activity.enter(Phase.DRAINING)
-        self._fail_all()
+        self._sessions.fail_all()
         with trio.move_on_after(LEAVE_TIMEOUT_S, shield=True):
             try:
                 await parts.driver.call(lambda core, now: (None, core.leave(now)))
             except Cancelled:
                 return  # the driver failed before us: its error is the one to be seen
-            while not parts.core.swim.has_left:  # noqa: ASYNC110 -- a pure core has no event to wait for
+            while not parts.core.has_left:  # noqa: ASYNC110 -- a pure core has no event to wait for
                 await trio.sleep(0.02)
             await parts.streams.aclose()
 
@@ -357,7 +319,9 @@ async def open_peer(
     """
     config = config or node_config(settings)
     clock = Clock()
-    home = await trio.to_thread.run_sync(open_home, config.data_dir, config.join, clock.now())
+    home = await trio.to_thread.run_sync(
+        open_home, config.data_dir, config.join, clock.now(), config.id_difficulty, abandon_on_cancel=True
+    )
     with (
         unwrapped(),
         closing(Disk(config.data_dir / "state")) as disk,
@@ -386,10 +350,18 @@ async def _running(peer: Peer, sockets: Sockets, tasks: trio.Nursery) -> AsyncIt
         await tasks.start(parts.datagrams.run)
         await tasks.start(parts.streams.run, sockets.listeners)
         # Before the long work: who asks this node meanwhile hears what it does.
-        node = {"endpoint": str(peer.endpoint), "peer_id": str(peer.id), "swarm": str(parts.home.swarm.id)}
-        write_node_file(parts.config.node_path, node)
+        write_node_file(parts.config.node_path, peer.endpoint, parts.home)
         await join_swarm(parts, peer._joined, tasks)
+        rendezvous = Rendezvous(
+            peer.dht,
+            parts.home.swarm.id,
+            lambda: peer.endpoint,
+            live=parts.search.live,
+            rng=random.Random(os.urandom(32)),
+        )
+        tasks.start_soon(rendezvous.run, parts.search.finder.found)
         await peer._serve_own_span(tasks)
+        tasks.start_soon(provide_manifests, parts.store, peer.dht)
         yield
     finally:
         parts.config.node_path.unlink(missing_ok=True)

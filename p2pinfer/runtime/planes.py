@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
+from p2pinfer.dht.news import AddressSeen
 from p2pinfer.effects import (
     Deliver,
     EngineEffect,
@@ -16,7 +17,7 @@ from p2pinfer.effects import (
     Plane,
 )
 from p2pinfer.errors import LocalProtocolError
-from p2pinfer.ids import Contact, PeerId
+from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.runtime.datagrams import Datagrams
 from p2pinfer.runtime.disk import Disk
@@ -31,7 +32,7 @@ __all__ = ["Inputs", "Planes"]
 _log = logging.getLogger(__name__)
 
 
-def _ignore(effect: Deliver | Notify | Misbehaved) -> None:
+def _ignore(what: object) -> None:
     """Nobody listens yet."""
 
 
@@ -41,6 +42,7 @@ class Planes:
     Attributes:
         worker: The engine's; None until a span is loaded.
         on_effect: Told what the core delivers, notifies and reports.
+        on_address_seen: Told where others see this peer, if that is not where it says.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Planes:
         self._asked: list[EngineEffect] = []
         self.worker: Worker | None = None
         self.on_effect: Callable[[Deliver | Notify | Misbehaved], None] = _ignore
+        self.on_address_seen: Callable[[Endpoint], None] = _ignore
 
     def send(self, to: Contact, message: Message) -> None:
         """Hand a message to its plane; what there is no room for is dropped and counted there."""
@@ -102,6 +105,8 @@ class Planes:
             self._datagrams.use_keyring(keyring)
             count, name = len(keyring.keys), keyring.notice.primary.hex()
             _log.info("keyring version %d: %d keys, sealing with %s", keyring.version, count, name)
+        if isinstance(effect, Notify) and isinstance(effect.news, AddressSeen):
+            self.on_address_seen(effect.news.endpoint)
         self.on_effect(effect)
 
     def statistics(self) -> dict[str, int]:

@@ -125,17 +125,14 @@ class Streams:
         self._events = events
         self._self = credentials.identity.peer_id
         self._counts: Counter[str] = Counter()
-        self._doors = Doors(
-            credentials,
-            endpoint,
-            clock=clock,
-            limits=DoorLimits(
-                stage_deadline_s=self.config.stage_deadline_s,
-                half_open_count_max=self.config.half_open_count_max,
-                half_open_per_host_count_max=self.config.half_open_per_host_count_max,
-            ),
-            on_refused=self._on_refused,
+        limits = DoorLimits(
+            stage_deadline_s=self.config.stage_deadline_s,
+            half_open_count_max=self.config.half_open_count_max,
+            half_open_per_host_count_max=self.config.half_open_per_host_count_max,
         )
+        self._doors = Doors(credentials, endpoint, clock=clock, limits=limits, on_refused=self._on_refused)
+        self.set_endpoint = self._doors.set_endpoint
+        """Others reach us elsewhere from now on; open connections stay."""
         self._routes = Routes(first_s=self.config.redial_first_s, last_s=self.config.redial_max_s)
         self._receiver = Receiver(self._on_messages, self._on_leaving, self.handlers, credentials.verifier)
         self._open: set[Connection] = set()

@@ -144,6 +144,11 @@ class SwimCore:
         self._members.own.set_name(name, now)
         return self.tick(now)
 
+    def set_endpoint(self, endpoint: Endpoint, now: float) -> list[Effect]:
+        """Tell the swarm that this peer is elsewhere from now on, with a record of the next incarnation."""
+        self._members.own.set_endpoint(endpoint, now)
+        return self.tick(now)
+
     def broadcast(self, name: str, payload: bytes, now: float) -> list[Effect]:
         """Tell the applications of all members, this peer's own included: see `Bulletin.broadcast`."""
         self._notice_lag(now)

@@ -63,6 +63,12 @@ class OwnRecord:
             self._next = replace(self._next, name=name)
             self._plan(now, gap_s)  # at once, so that whoever joins is known by name from the start
 
+    def set_endpoint(self, endpoint: Endpoint, now: float) -> None:
+        """Plan a record with another endpoint; the same one again plans nothing."""
+        if endpoint != self._next.endpoint:
+            self._next = replace(self._next, endpoint=endpoint)
+            self._plan(now, self._config.gossip_interval_s)  # soon: nobody can reach this peer until then
+
     def set_metadata_digest(self, digest: bytes, now: float) -> None:
         """Plan a record with other metadata; the same again plans nothing."""
         if digest != self._next.metadata_digest:

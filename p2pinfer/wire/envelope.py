@@ -14,7 +14,7 @@ The signature is the last 64 bytes. It covers a prefix, the whole id of the swar
 first eight bytes, and all bytes of the datagram before it. Rules:
 
 1. What costs little is checked first: size, version and swarm by comparing bytes, then the time, the replay
-   window, and only then a signature. Garbage is refused without cryptography.
+   window, the id's work, and only then a signature. Garbage is refused without cryptography.
 2. Nothing of this peer's state changes until the signature and the membership were good and the seal opened.
 3. What `open` returns is authenticated: the sender is a member, and every signed structure inside the
    message was signed by its owner. The owner of such a structure need not be the sender, nor a member.
@@ -56,7 +56,7 @@ from p2pinfer.identity import (
     verify,
 )
 from p2pinfer.ids import PeerId
-from p2pinfer.membership import SwarmPolicy, check_membership
+from p2pinfer.membership import SwarmPolicy, check_id, check_membership
 from p2pinfer.wire.codec import decode_signed, encode
 from p2pinfer.wire.messages.keyring import KEY_ID_SIZE_BYTES, Keyring
 from p2pinfer.wire.messages.membership import CHAIN_COUNT_MAX, Certificate, Membership
@@ -197,6 +197,7 @@ class Envelopes:
             )
         sender = PeerId.from_public_key(public_key)
         self._replay.check(sender, sequence, now_ms - self._window_ms)
+        check_id(self._swarm, sender)
         verify(public_key, self._prefix + data[:-SIGNATURE_SIZE_BYTES], signature)
         self._check_member(public_key, certificates, now)
         if self._keys or data[1] == _SEALED:

@@ -6,9 +6,11 @@ exact type: True is no number and 1 is no float.
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from p2pinfer.errors import DecodeError, LocalProtocolError, ProtocolError
@@ -24,13 +26,18 @@ from p2pinfer.wire.schema import (
     Size,
 )
 
-__all__ = ["FieldCodec", "bound_of", "compile_scalar", "wrong_type"]
+__all__ = ["FieldCodec", "bound_of", "compile_scalar", "packed_host", "wrong_type"]
 
 Change = Callable[[Any], Any]
 
 FLOAT_MAX = sys.float_info.max
+_HOST_TYPES = (str, bytes)
 SPAN_LAYER_MAX = 1 << 20
 """Far above any model's layer count; it only keeps a span's numbers small."""
+CONTACTS_KEPT_COUNT = 8192
+"""Contacts made lately: the DHT hears of the same ones again and again. 300 bytes each, 600 at worst."""
+HOSTS_KEPT_COUNT = 4096
+"""Hosts looked at lately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,19 +215,20 @@ def _unpack_id(where: str, kind: Any) -> Change:
     return unpack
 
 
-def _host_is_sound(host: Any) -> bool:
+@lru_cache(maxsize=HOSTS_KEPT_COUNT)
+def _is_plain(host: str) -> bool:
     """Hosts reach logs and resolvers: plain visible ASCII, no blanks."""
-    return (
-        type(host) is str
-        and len(host) <= TEXT_SIZE_MAX
-        and host.isascii()
-        and host.isprintable()
-        and " " not in host
-    )
+    return host.isascii() and host.isprintable() and " " not in host
 
 
 def _place_is_sound(host: Any, port: Any) -> bool:
-    return type(port) is int and 0 <= port <= 65535 and _host_is_sound(host)
+    return (
+        type(port) is int
+        and 0 <= port <= 65535
+        and type(host) is str
+        and len(host) <= TEXT_SIZE_MAX
+        and _is_plain(host)
+    )
 
 
 def _pack_endpoint(where: str) -> Change:
@@ -248,22 +256,51 @@ def _pack_contact(where: str) -> Change:
         if type(value) is Contact and (value.peer is None or type(value.peer) is PeerId):
             place = value.endpoint
             if type(place) is Endpoint and _place_is_sound(place.host, place.port):
-                return (value.peer, place.host, place.port)
+                return (value.peer, packed_host(place.host), place.port)
         raise LocalProtocolError(f"{where} is a Contact with a plain host and a port below 65536: {value!r}")
 
     return pack
 
 
 def _unpack_contact(where: str) -> Change:
-    peer_id = _unpack_id(where, PeerId)
-
     def unpack(value: Any) -> Any:
-        if type(value) is tuple and len(value) == 3 and _place_is_sound(value[1], value[2]):
-            peer = value[0]
-            return Contact(None if peer is None else peer_id(peer), Endpoint(value[1], value[2]))
-        raise DecodeError(f"{where} is [peer or nil, host, port]")
+        if type(value) is tuple and len(value) == 3:
+            peer, host, port = value
+            # Exact types first: what is kept is found by equality, and True equals 1.
+            if type(port) is int and type(host) in _HOST_TYPES and (peer is None or type(peer) is bytes):
+                try:
+                    return _contact_of(peer, host, port)
+                except ValueError:
+                    pass  # and nothing was kept of it
+        raise DecodeError(f"{where} is [peer or nil, host or packed address, port]")
 
     return unpack
+
+
+@lru_cache(maxsize=CONTACTS_KEPT_COUNT)
+def _contact_of(peer: bytes | None, host: str | bytes, port: int) -> Contact:
+    """The contact of three values of the right types.
+
+    Raises:
+        ValueError: One of them is out of its bounds, or could be packed and is not.
+    """
+    text = host if isinstance(host, str) else str(ipaddress.ip_address(host))
+    if not _place_is_sound(text, port) or packed_host(text) != host:
+        raise ValueError("no place")
+    return Contact(None if peer is None else PeerId(peer), Endpoint(text, port))
+
+
+@lru_cache(maxsize=HOSTS_KEPT_COUNT)
+def packed_host(host: str) -> str | bytes:
+    """Return how a contact's host travels: addresses as their 4 or 16 bytes, everything else as it is."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    # Texts of these two kinds depend on the system or on Python's version.
+    if "%" in host or (address.version == 6 and address.ipv4_mapped is not None):
+        return host
+    return address.packed if str(address) == host else host
 
 
 def _pack_span(where: str) -> Change:

@@ -47,6 +47,8 @@ def check_shape(data: bytes | bytearray | memoryview, items_max: int, depth_max:
         step = _STEPS[head]
         if step:
             position += step
+        elif head == 0xC4 and position + 1 < end:  # short bytes, of which most messages are made
+            position += 2 + data[position + 1]
         elif head in _LENGTH_SIZES:
             width = _LENGTH_SIZES[head]
             position += 1 + width + int.from_bytes(data[position + 1 : position + 1 + width], "big")

@@ -29,6 +29,8 @@ class ListeningClient:
         self.state: dict[str, Any] = {}
         self.ring: dict[str, Any] = {}
         self.commands: list[tuple[str, str, bool]] = []
+        self.dht_commands: list[tuple[str, dict[str, Any]]] = []
+        self.dht_answer: dict[str, Any] = {}
         self.interrupt_after = 0
         """Ctrl-C comes when a status is asked for so many times, before that answer."""
 
@@ -66,6 +68,11 @@ class ListeningClient:
         self.commands.append((action, key, force))
         await trio.lowlevel.checkpoint()
         return self.ring
+
+    async def dht(self, action: str, **what: Any) -> dict[str, Any]:
+        self.dht_commands.append((action, what))
+        await trio.lowlevel.checkpoint()
+        return self.dht_answer
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from p2pinfer.ids import Endpoint
 from p2pinfer.membership import Invite
 from p2pinfer.models.manifest import Manifest
 from p2pinfer.models.store import PullProgress
+from p2pinfer.puzzle import zero_bits
 from p2pinfer.runtime.home import open_home
 
 MANIFEST = Manifest(
@@ -138,7 +139,8 @@ def test_a_key_is_made_and_never_overwritten(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_key_goes_into_the_data_directory_by_default(tmp_path: Path) -> None:
-    assert main(["keygen", "--data-dir", str(tmp_path)]) == 0
+    assert main(["keygen", "--data-dir", str(tmp_path), "--id-difficulty", "8"]) == 0
+    assert zero_bits(Identity.load(tmp_path / "identity.key").peer_id) >= 8
     assert Identity.load(tmp_path / "identity.key")
 
 

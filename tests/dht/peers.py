@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 from collections.abc import Iterable, Sequence
@@ -68,6 +69,10 @@ def record(
         sequence=sequence,
         expires_ms=int(expires_s * 1000),
     )
+
+
+def in_namespace(namespace: str, each: DhtRecord) -> DhtRecord:
+    return dataclasses.replace(each, namespace=namespace)
 
 
 def sent(effects: Iterable[Effect], kind: type[M]) -> list[tuple[Contact, M]]:

@@ -1,5 +1,6 @@
 """What others can make a peer do: sizes, tokens, rates."""
 
+import dataclasses
 import random
 
 from hypothesis import given, settings
@@ -8,22 +9,25 @@ from hypothesis import strategies as st
 from p2pinfer.dht.answers import Answers
 from p2pinfer.dht.config import AnswerConfig, DhtConfig
 from p2pinfer.dht.limits import RateLimit
+from p2pinfer.dht.neighbours import Neighbours
+from p2pinfer.dht.news import ForkFound
 from p2pinfer.dht.packing import frame_size_bytes, pack, question_padding
 from p2pinfer.dht.store import RecordStore
 from p2pinfer.dht.table import RoutingTable
 from p2pinfer.dht.tokens import HeldTokens, TokenIssuer
-from p2pinfer.effects import Send
+from p2pinfer.effects import Effect, Misbehaved, Notify, Send
 from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.wire.codec import decode, encode, encoded_size
 from p2pinfer.wire.messages.dht import (
     DhtPing,
     DhtPong,
+    DhtRecord,
     FindNodes,
     FoundNodes,
     Stored,
     StoreRecords,
 )
-from tests.dht.peers import contact, endpoint, peer_id, record, sent
+from tests.dht.peers import contact, endpoint, in_namespace, peer_id, record, sent
 
 OWN, ASKER = peer_id(0), contact(900)
 BIG = (1 << 63) - 1
@@ -32,13 +36,14 @@ SEEN = Endpoint("2001:db8:1111:2222:3333:4444:5555:6666", 65535)
 
 def answers(contacts: int = 0, records: int = 0, *, host: str | None = None) -> Answers:
     config = DhtConfig()
-    table, store = RoutingTable(OWN, config), RecordStore(config.record)
+    table, store, neighbours = RoutingTable(OWN, config), RecordStore(OWN, config), Neighbours(OWN, 99)
     for index in range(1, contacts + 1):
         table.confirm(contact(index, host), 0.01, 0.0)
+        neighbours.add(contact(index, host))
     for index in range(1, records + 1):
         filled = record(index, subkey=bytes(64), value=bytes(512), sequence=BIG, expires_s=1000.0)
-        store.put(filled, 0.0)
-    return Answers(table, store, config, random.Random(1), 0.0)
+        store.put(filled, contact(index), 0.0)
+    return Answers(table, store, neighbours, config, random.Random(1), 0.0)
 
 
 def ask(served: Answers, message: FindNodes, *, who: Contact = ASKER, now: float = 0.0) -> list[FoundNodes]:
@@ -71,7 +76,7 @@ def test_many_short_answers_tell_of_more_than_one() -> None:
     pages = [ask(served, question()) for _ in range(20)]
     told = [{each.peer for each in page.contacts} for page, *others in pages if not others]
     assert len(told) == 20
-    assert all(nearest <= each and len(each) < 20 for each in told)
+    assert all(nearest <= each and len(each) < 30 for each in told)
     assert {each.peer for each in served._table.nearest(bytes(32), 20)} <= set().union(*told)
 
 
@@ -190,14 +195,80 @@ def test_a_record_is_kept_for_a_proved_address_alone() -> None:
     assert ask(served, question(token, records=False))[0].records == ()
 
 
+def stored(served: Answers, *records: DhtRecord, expected: int = -1, now: float = 0.0) -> list[Effect]:
+    token = ask(served, question(records=False))[0].token
+    message = StoreRecords(query=1, token=token, records=records, expected=expected)
+    return served.receive(ASKER, peer_id(900), message, now)
+
+
+def test_every_record_has_its_code_in_order_and_the_first_in_the_way_is_shown() -> None:
+    served = answers()
+    here = [record(owner, sequence=5) for owner in (1, 2, 3)]
+    assert sent(stored(served, *here), Stored)[0][1] == Stored(1, ("stored",) * 3)
+    invalid = in_namespace("provider", record(4, value=b"junk"))
+    more = (
+        record(1, sequence=6),
+        invalid,
+        record(2, sequence=4),
+        record(3, sequence=4),
+        record(5, expires_s=1e9),
+    )
+    ((_, answer),) = sent(stored(served, *more), Stored)
+    assert answer.codes == ("stored", "invalid", "old", "old", "void")
+    assert answer.held == (here[1],)
+    assert decode(encode(answer)) == answer
+    assert sent(stored(served), Stored)[0][1] == Stored(1, ())
+
+
+def test_a_condition_is_that_of_the_first_record() -> None:
+    served = answers()
+    first, second = record(1, sequence=5), record(2, sequence=5)
+    ((_, answer),) = sent(stored(served, first, second, expected=4), Stored)
+    assert (answer.codes, answer.held) == (("cas", "stored"), ())
+    ((_, answer),) = sent(stored(served, record(2, sequence=6), expected=4), Stored)
+    assert (answer.codes, answer.held) == (("cas",), (second,))
+    ((_, answer),) = sent(stored(served, record(2, sequence=6), expected=5), Stored)
+    assert answer.codes == ("stored",)
+
+
+def test_a_fork_is_reported_once_with_both_records_and_its_owner_misbehaved() -> None:
+    served = answers()
+    one, other = record(1, value=b"one"), record(1, value=b"other")
+    assert len(stored(served, one)) == 1
+    effects = stored(served, other)
+    ((_, answer),) = sent(effects, Stored)
+    assert (answer.codes, answer.held) == (("fork",), (one,))
+    assert [type(effect) for effect in effects] == [Send, Notify, Misbehaved]
+    assert isinstance(effects[1], Notify)
+    assert isinstance(effects[1].news, ForkFound)
+    assert {effects[1].news.first, effects[1].news.second} == {one, other}
+    assert effects[2] == Misbehaved(peer_id(1), "signed two values under one sequence")
+    assert len(stored(served, other)) == 1, "no news"
+    assert set(ask(served, question(ask(served, question())[0].token))[0].records) == {one, other}
+
+
+def test_far_from_a_key_a_record_is_kept_as_a_copy_on_the_path_for_a_shorter_time() -> None:
+    served = answers(contacts=200)
+    near, far = bytearray(OWN), bytearray(OWN)
+    far[0] ^= 128
+    kept = [record(1, key=bytes(near), expires_s=60.0), record(2, key=bytes(far), expires_s=60.0)]
+    token = ask(served, question(records=False))[0].token
+    served.receive(ASKER, peer_id(900), StoreRecords(query=1, token=token, records=(kept[0],)), 0.0)
+    served.receive(ASKER, peer_id(900), StoreRecords(query=1, token=token, records=(kept[1],)), 0.0)
+    assert served._neighbours.nearer_count(bytes(near)) == 0
+    assert served._neighbours.nearer_count(bytes(far)) > 20
+    assert served._store.get(bytes(near), 59.0) == [kept[0]]
+    assert served._store.get(bytes(far), 59.0) == []
+
+
 def test_questions_of_one_peer_are_limited_and_others_are_not_hurt() -> None:
     limit = RateLimit(AnswerConfig(rate_per_s=10.0, rate_burst_count=5, rate_peers_count_max=3))
-    assert [limit.allows(peer_id(1), 0.0) for _ in range(6)] == [True] * 5 + [False]
-    assert limit.allows(peer_id(2), 0.0)
-    assert [limit.allows(peer_id(1), 0.1), limit.allows(peer_id(1), 0.1)] == [True, False]
+    assert [limit.allows(contact(1), 0.0) for _ in range(6)] == [True] * 5 + [False]
+    assert limit.allows(contact(2), 0.0)
+    assert [limit.allows(contact(1), 0.1), limit.allows(contact(1), 0.1)] == [True, False]
     for index in range(10):
-        limit.allows(peer_id(index), 0.0)
-    assert len(limit._permits) == 3
+        limit.allows(contact(index), 0.0)
+    assert len(limit._peers._left) == 3
 
 
 def test_a_flood_is_dropped_unanswered() -> None:
@@ -205,3 +276,31 @@ def test_a_flood_is_dropped_unanswered() -> None:
     got = [served.receive(ASKER, peer_id(900), DhtPing(n), 0.0) for n in range(300)]
     assert sum(bool(effects) for effects in got) == 100
     assert served.counters["questions_over_rate"] == 200
+
+
+def test_a_brief_answer_has_the_k_nearest_on_one_page() -> None:
+    served = answers(contacts=60)
+    token = ask(served, question())[0].token
+    (page,) = ask(served, dataclasses.replace(question(token), brief=True))
+    whole = ask(served, question(token))
+    assert page.contacts == tuple(each for part in whole for each in part.contacts)[:20]
+    assert not page.again
+    assert encoded_size(page) <= 1000
+
+
+def test_a_brief_answer_has_records_before_a_few_contacts() -> None:
+    served = answers(contacts=60, records=1)
+    token = ask(served, question())[0].token
+    (page,) = ask(served, dataclasses.replace(question(token), brief=True))
+    assert len(page.records) == page.records_count == 1
+    assert len(page.contacts) == 2 * DhtConfig().alpha
+    assert not page.again
+
+
+def test_a_brief_answer_that_lacks_records_says_so() -> None:
+    served = answers(contacts=60, records=9)
+    token = ask(served, question())[0].token
+    (page,) = ask(served, dataclasses.replace(question(token), brief=True))
+    assert 1 <= len(page.records) < page.records_count == 9
+    assert page.again
+    assert encoded_size(page) <= 1000

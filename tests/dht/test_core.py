@@ -343,4 +343,54 @@ def test_garbage_from_anybody_never_raises() -> None:
         queries += [each.query for _, each in sent(effects, StoreRecords)]
     for step in range(60):
         core.tick(5.0 + step)
-    assert core.statistics()["lookups_running"] <= 1
+    assert core.statistics()["lookups_running"] <= 2, "one of upkeep and one that republishes"
+
+
+def test_alone_a_swap_is_checked_against_what_is_kept_here_and_kept_alive_when_it_has_won() -> None:
+    core = make_core(0)
+    (end,) = done(core.put(Put(key=KEY, value=b"one", ttl_s=60.0, expected=7), 1.0)[1])
+    assert (end.stored_at, end.conflict) == (0, None)
+    assert core.statistics()["own_puts"] == 0
+    (end,) = done(core.put(Put(key=KEY, value=b"one", ttl_s=60.0, expected=0), 2.0)[1])
+    assert (end.stored_at, core.statistics()["own_puts"]) == (1, 1)
+    (kept,) = core._store.get(KEY, 2.0)
+    (end,) = done(core.put(Put(key=KEY, value=b"two", ttl_s=60.0, expected=5), 3.0)[1])
+    assert (end.stored_at, end.conflict) == (0, kept)
+    (end,) = done(core.put(Put(key=KEY, value=b"two", ttl_s=60.0, expected=kept.sequence), 4.0)[1])
+    assert end.stored_at == 1
+    assert [each.value for each in core._store.get(KEY, 50.0)] == [b"two"]
+
+
+def test_answers_are_brief_where_the_nearest_alone_are_wanted_or_a_count_of_holders() -> None:
+    core = knowing(*range(1, 60))
+    starts = {
+        "find": core.find_nodes(KEY, 1.0)[1],
+        "get all": core.get([KEY], 1.0)[1],
+        "get one": core.get([KEY], 1.0, quorum=1)[1],
+        "get two keys": core.get([KEY, peer_id(7)], 1.0, quorum=1)[1],
+    }
+    brief = {name: {asked.brief for _, asked in sent(effects, FindNodes)} for name, effects in starts.items()}
+    assert brief == {"find": {True}, "get all": {False}, "get one": {True}, "get two keys": {False}}
+
+
+def test_answers_are_whole_again_once_somebody_has_failed() -> None:
+    core = knowing(*range(1, 60))
+    _, effects = core.find_nodes(KEY, 1.0)
+    (failing, *_), now = [to.peer for to, _ in sent(effects, FindNodes)], 1.0
+    assert failing is not None
+    fresh = sent(core.forget(failing, now), FindNodes)
+    assert [asked.brief for _, asked in fresh] == [False]
+
+
+def test_a_brief_answer_that_lacks_records_is_asked_for_whole() -> None:
+    cores = joined(6)
+    for index in range(5):
+        _, effects = cores[1].put(Put(key=KEY, value=bytes(500), subkey=b"%d" % index, ttl_s=60.0), 2.0)
+        exchange(cores, effects, cores[1], 2.0)
+    asker = make_core(77)
+    cores.append(asker)
+    exchange(cores, asker.bootstrap([cores[0].contact], 2.0), asker, 2.0)
+    _, effects = asker.get([KEY], 3.0, quorum=1)
+    (end,) = done(exchange(cores, effects, asker, 3.0))
+    assert len(end.values) == 5
+    assert asker.statistics()["queries_renewed"] >= 1

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pinfer.dht.addresses import Reach, network_group, plausible, reach
 from p2pinfer.dht.keyspace import (
     bucket_range,
     check_key,
@@ -14,8 +13,7 @@ from p2pinfer.dht.keyspace import (
     prefix_length,
 )
 from p2pinfer.errors import LocalProtocolError
-from p2pinfer.ids import Contact, Endpoint
-from tests.dht.peers import contact, peer_id
+from tests.dht.peers import peer_id
 
 keys = st.binary(min_size=32, max_size=32)
 
@@ -76,44 +74,3 @@ def test_a_namespace_keeps_equal_names_apart() -> None:
 def test_a_key_of_another_length_is_refused_by_name() -> None:
     with pytest.raises(LocalProtocolError, match="32 bytes, not 20"):
         check_key(bytes(20))
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        ("8.8.8.8", Reach.GLOBAL),
-        ("2a00:1450::1", Reach.GLOBAL),
-        ("10.1.2.3", Reach.PRIVATE),
-        ("fe80::1", Reach.PRIVATE),
-        ("127.0.0.1", Reach.LOOPBACK),
-        ("::1", Reach.LOOPBACK),
-        ("0.0.0.0", Reach.NOWHERE),
-        ("224.0.0.1", Reach.NOWHERE),
-        ("255.255.255.255", Reach.NOWHERE),
-        ("example.org", Reach.NOWHERE),
-        ("", Reach.NOWHERE),
-    ],
-)
-def test_reach(host: str, expected: Reach) -> None:
-    assert reach(host) is expected
-
-
-def test_a_group_is_a_24_or_a_48() -> None:
-    assert network_group("8.8.8.8") == network_group("8.8.8.250") != network_group("8.8.9.8")
-    assert (
-        network_group("2a00:1450:1::1")
-        == network_group("2a00:1450:1:9::2")
-        != network_group("2a00:1450:2::1")
-    )
-    assert network_group("::ffff:8.8.8.8") == network_group("8.8.8.1")
-
-
-def test_a_private_address_is_believed_only_from_a_private_one() -> None:
-    own, stranger, neighbour = peer_id(0), reach("8.8.8.8"), reach("10.0.0.2")
-    assert not plausible(contact(3, "192.168.1.1"), stranger, own)
-    assert not plausible(contact(3, "127.0.0.1"), neighbour, own)
-    assert plausible(contact(3, "192.168.1.1"), neighbour, own)
-    assert plausible(contact(3, "9.9.9.9"), neighbour, own)
-    assert not plausible(contact(0, "9.9.9.9"), neighbour, own)
-    assert not plausible(Contact(None, Endpoint("9.9.9.9", 1)), neighbour, own)
-    assert not plausible(Contact(peer_id(3), Endpoint("9.9.9.9", 0)), neighbour, own)

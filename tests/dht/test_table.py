@@ -1,10 +1,9 @@
-import dataclasses
 import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pinfer.dht.config import DhtConfig, TableConfig
+from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.contacts import Bucket
 from p2pinfer.dht.keyspace import bucket_range, prefix_length
 from p2pinfer.dht.table import RoutingTable
@@ -122,7 +121,7 @@ def test_one_lost_answer_costs_nobody_a_place_and_repeated_ones_do() -> None:
         table.confirm(each, 0.01, 1.0)
     loser = members[0]
     assert loser.peer is not None
-    table.fail(loser.peer, 2.0)
+    table.fail(loser, 2.0)
     assert loser.peer in table
     assert loser not in table.nearest(OWN, 20), "a doubtful contact is told to nobody"
     assert loser not in table.seeds(OWN, 20, 2.0), "it is left alone for a while"
@@ -130,7 +129,7 @@ def test_one_lost_answer_costs_nobody_a_place_and_repeated_ones_do() -> None:
     table.confirm(loser, 0.01, 8.0)
     assert loser in table.nearest(OWN, 20)
     for at in (9.0, 20.0):
-        table.fail(loser.peer, at)
+        table.fail(loser, at)
     assert loser.peer not in table
     assert waiting in table.nearest(OWN, 20)
     assert (len(table), table.waiting_count) == (3, 0)
@@ -138,73 +137,40 @@ def test_one_lost_answer_costs_nobody_a_place_and_repeated_ones_do() -> None:
 
 def test_a_cut_cable_does_not_empty_the_table_at_once() -> None:
     table = table_with(5)
-    for attempt in range(7):
+    now = 0.0
+    for _ in range(7):
         for index in range(1, 6):
-            table.fail(peer_id(index), float(attempt))
+            table.fail(contact(index), now)
+        assert table.check_at is not None
+        assert len(table.seeds(OWN, 20, now)) == 5, "better a doubtful way than none"
+        now = table.check_at
     assert table.good_count == 0
-    assert len(table.seeds(OWN, 20, 7.0)) == 5, "better a doubtful way than none"
+    assert now > 600.0
     for index in range(1, 6):
-        table.fail(peer_id(index), 8.0)
+        table.fail(contact(index), now)
     assert len(table) == 0
 
 
 def test_back_off_doubles_up_to_its_limit() -> None:
     table = table_with(1)
-    waits = []
+    now, waits = 0.0, []
     for _ in range(7):
-        table.fail(peer_id(1), 0.0)
-        waits.append(table.check_at)
+        table.fail(contact(1), now)
+        assert table.check_at is not None
+        waits.append(table.check_at - now)
+        now = table.check_at
     assert waits == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0]
 
 
 def test_a_good_contact_keeps_its_address_and_a_doubtful_one_may_move() -> None:
     table = table_with(1)
     moved = Contact(peer_id(1), endpoint(77))
-    assert not table.offer(moved, 2.0)
+    table.offer(moved, 2.0)
     assert table.nearest(OWN, 1) == [contact(1)]
-    table.fail(peer_id(1), 3.0)
+    table.fail(contact(1), 3.0)
     assert table.offer(moved, 4.0)
     table.confirm(moved, 0.01, 5.0)
     assert table.nearest(OWN, 1) == [moved]
-
-
-def test_two_contacts_of_one_group_in_a_bucket_and_ten_in_the_table() -> None:
-    table = RoutingTable(OWN, DhtConfig())
-    rng = random.Random(2)
-    for prefix in range(12):
-        for index in range(5):
-            low, high = bucket_range(OWN, prefix)
-            peer = PeerId(rng.randint(low, high).to_bytes(32, "big"))
-            table.confirm(Contact(peer, Endpoint(f"8.8.8.{5 * prefix + index}", 7946)), 0.01, 1.0)
-    assert len(table) == 10
-    by_prefix = [prefix_length(OWN, found.peer or b"") for found in table.nearest(OWN, 100)]
-    assert max(by_prefix.count(prefix) for prefix in set(by_prefix)) == 2
-    for found in table.nearest(OWN, 100):
-        assert found.peer is not None
-        table.forget(found.peer)
-    table.confirm(contact(1, "8.8.8.8"), 0.01, 2.0)
-    assert len(table) == 1, "the count of a group goes down again"
-
-
-def test_private_addresses_are_exempt_unless_the_setting_says_no() -> None:
-    assert len(table_with(30)) + table_with(30).waiting_count == 30
-    strict = dataclasses.replace(DhtConfig(), table=TableConfig(private_exempt=False))
-    table = RoutingTable(OWN, strict)
-    for index in range(1, 31):
-        table.confirm(contact(index), 0.01, 1.0)
-    assert len(table) + table.waiting_count <= 10
-
-
-def test_an_answering_contact_replaces_a_doubtful_one_of_its_group() -> None:
-    table = RoutingTable(OWN, DhtConfig())
-    peers = [each.peer for each in in_bucket(0, 3)]
-    contacts = [Contact(peer, Endpoint(f"8.8.8.{index}", 1)) for index, peer in enumerate(peers)]
-    assert table.offer(contacts[0], 1.0)
-    assert table.offer(contacts[1], 1.0)
-    assert not table.offer(contacts[2], 1.0)
-    table.confirm(contacts[2], 0.01, 2.0)
-    assert contacts[2] in table.nearest(OWN, 20)
-    assert len(table) == 2
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
@@ -218,7 +184,7 @@ def test_the_counts_agree_whatever_happens(steps: list[tuple[str, int]], k: int)
         elif what == "c":
             table.confirm(each, 0.01, float(at))
         elif what == "f":
-            table.fail(peer_id(index), float(at))
+            table.fail(contact(index), float(at))
         else:
             table.forget(peer_id(index))
         present = [i for i in range(1, 41) if peer_id(i) in table]
@@ -237,3 +203,85 @@ def test_refresh_keys_reach_out_to_the_nearest_neighbour() -> None:
     assert prefixes == list(range(deepest + 1))
     table.touch(table.choose_refresh_keys(5.0, rng, 10.0)[0], 10.0)
     assert len(table.choose_refresh_keys(5.0, rng, 10.0)) == deepest
+
+
+class TableModel:
+    """The dumb twin of a table: who is good, by what was done to it, compared contact by contact."""
+
+    def __init__(self, k: int) -> None:
+        self.table = RoutingTable(OWN, DhtConfig(k=k, alpha=1))
+        self.good: dict[PeerId, Contact] = {}
+
+    def where(self, peer: PeerId) -> Contact | None:
+        known = self.table[peer]
+        return None if known is None else known.contact
+
+    def check(self, key: bytes, count: int, now: float) -> None:
+        present = {peer: each for peer, each in self.good.items() if peer in self.table}
+        expected = nearest_by_force(key, present, count)
+        assert [each.peer for each in self.table.nearest(key, count)] == expected
+        assert self.table.nearest(key, count) == [present[PeerId(peer)] for peer in expected]
+        assert self.table.good_count == len(present)
+        known = [each for each in self.table._known.values() if each.retry_at <= now]
+        known = known or list(self.table._known.values())
+        seeds = nearest_by_force(key, (each.peer for each in known), count)
+        assert [each.peer for each in self.table.seeds(key, count, now)] == seeds
+
+
+@st.composite
+def corner_ids(draw: st.DrawFn) -> PeerId:
+    """Ids of few buckets, at their borders more often than not, and at both ends of the key space."""
+    prefix = draw(st.sampled_from([0, 0, 1, 2, 17, 255]))
+    low, high = bucket_range(OWN, prefix)
+    number = draw(st.sampled_from([low, high, draw(st.integers(low, high)), 0, (1 << 256) - 1]))
+    return PeerId(number.to_bytes(32, "big"))
+
+
+@settings(deadline=None, derandomize=True, max_examples=120)
+@given(
+    st.lists(st.tuples(st.sampled_from("occccffxmt"), corner_ids(), st.integers(0, 3)), max_size=80),
+    st.one_of(corner_ids(), st.just(OWN), keys),
+    st.sampled_from([1, 2, 3, 20]),
+    st.sampled_from([1, 2, 5, 200]),
+)
+def test_nearest_and_seeds_are_exact_whatever_happened(
+    steps: list[tuple[str, PeerId, int]], target: bytes, k: int, count: int
+) -> None:
+    """Kademlia, section 2.2: every answer has the k nearest that the table knows."""
+    model, now = TableModel(k), 0.0
+    for what, peer, step in steps:
+        now += step
+        place = Contact(peer, Endpoint("10.0.0.1", 1 + int.from_bytes(peer[-2:], "big") % 60_000))
+        if what == "m":
+            place = Contact(peer, Endpoint("10.0.0.2", 1))
+        if what == "t":
+            now += 5.0
+        elif what == "o":
+            model.table.offer(place, now)
+            if peer in model.good and model.table.nearest(peer, 1, but=None)[:1] != [model.good[peer]]:
+                del model.good[peer]  # it had failed, and is a candidate again
+        elif what in "cm":
+            model.table.confirm(place, 0.01, now)
+            model.good[peer] = place
+        elif what == "f":
+            was_resting = peer in model.table and model.table._known[peer].retry_at > now
+            model.table.fail(model.where(peer) or place, now)
+            if not was_resting:
+                model.good.pop(peer, None)
+        else:
+            model.table.forget(peer)
+            model.good.pop(peer, None)
+        model.good = {each: at for each, at in model.good.items() if each in model.table}
+        model.check(target, count, now)
+
+
+def test_what_is_saved_has_the_nearest_and_some_of_every_bucket() -> None:
+    table = table_with(400)
+    near = table.nearest(OWN, 20)
+    saved = table.choose_to_save(60)
+    assert saved[:20] == near
+    assert len(saved) == len(set(saved)) == 60
+    prefixes = {prefix_length(OWN, each.peer or b"") for each in table.nearest(OWN, 1000)}
+    assert {prefix_length(OWN, each.peer or b"") for each in saved} == prefixes
+    assert len(table.choose_to_save(10_000)) == table.good_count
+    assert table.choose_to_save(5) == near[:5]

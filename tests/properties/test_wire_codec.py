@@ -133,7 +133,8 @@ def test_every_tag_is_in_its_familys_range() -> None:
     ranges = {"records": (1, 2), "membership": (3, 9), "swim": (16, 31), "coordinates": (25, 25)}
     ranges |= {"dht": (32, 39), "events": (40, 47), "keyring": (48, 55)}
     ranges |= {
-        "discovery": (56, 63),
+        "discovery": (56, 56),
+        "dht_use": (57, 63),
         "inference": (64, 79),
         "shards": (80, 95),
         "calls": (96, 107),

@@ -19,6 +19,7 @@ from p2pinfer.errors import (
     HandshakeError,
     P2PInferError,
     PeerUnreachable,
+    UnfitId,
     WrongSwarm,
 )
 from p2pinfer.ids import Contact, SwarmId
@@ -133,6 +134,16 @@ async def test_another_swarm_is_told_so_on_both_sides() -> None:
     async with surviving(target, stranger):
         await refused(stranger, target.contact, WrongSwarm, "refused by the other peer: a stream of swarm")
         await target.wait_refused("accept: WrongSwarm")
+
+
+async def test_an_id_without_the_swarms_work_is_told_so_on_both_sides() -> None:
+    strict = SwarmPolicy(SWARM.id, difficulty=20)  # nobody here happens to fit
+    target = Peer("target", credentials=credentials_of("target", swarm=strict))
+    stranger = Peer("stranger")
+    async with running(target, stranger):
+        await refused(stranger, target.contact, UnfitId, "lacks the work that this swarm asks for")
+        await target.wait_refused("accept: UnfitId")
+        await refused(target, stranger.contact, UnfitId, "join with an invite")
 
 
 async def test_an_expired_membership_is_told_so_on_both_sides() -> None:

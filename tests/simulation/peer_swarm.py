@@ -37,8 +37,15 @@ class PeerSwarm:
     """The peer `me` without layers, and holders a0, b0, c0, a1 ... that join through it."""
 
     def __init__(
-        self, seed: int | World, *, copies: int = 2, trace: Trace | None = None, wire: bool = False
+        self,
+        seed: int | World,
+        *,
+        copies: int = 2,
+        trace: Trace | None = None,
+        wire: bool = False,
+        config: PeerConfig = CONFIG,
     ) -> None:
+        self.config = config
         self.world = seed if isinstance(seed, World) else World(seed, trace=trace, wire=wire)
         self.me = self.add("me", None)
         for copy in range(copies):
@@ -52,7 +59,7 @@ class PeerSwarm:
 
         def core(disk: Mapping[str, bytes], rng: random.Random, now: float) -> tuple[PeerCore, list[Effect]]:
             peer = PeerCore(
-                public_key=public_key, endpoint=endpoint, config=CONFIG, rng=rng, sign=sign, now=now
+                public_key=public_key, endpoint=endpoint, config=self.config, rng=rng, sign=sign, now=now
             )
             effects = peer.join(bootstrap, now)
             if span:

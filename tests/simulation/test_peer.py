@@ -6,8 +6,6 @@ import random
 
 import pytest
 
-from p2pinfer.dht.keyspace import key_of
-from p2pinfer.dht.news import LookupDone
 from p2pinfer.effects import Effect, Notify, Send
 from p2pinfer.errors import NoChain
 from p2pinfer.inference.news import GenerationFailed
@@ -16,7 +14,7 @@ from p2pinfer.swim.news import MemberDead
 from p2pinfer.testing import World, run_seeds
 from p2pinfer.testing.trace import Trace
 from p2pinfer.wire.messages.inference import StepFailed
-from tests.inference.swarm import DIGEST, unbroken
+from tests.inference.swarm import unbroken
 from tests.simulation.peer_swarm import PeerSwarm
 
 EXPECTED = unbroken()
@@ -141,19 +139,6 @@ def test_the_swarms_word_of_a_death_reaches_the_sessions_at_once() -> None:
     assert swarm.run(session) == EXPECTED
     (recovery,) = swarm.recoveries(session)
     assert recovery.lost == (dead,)
-
-
-def test_holders_are_found_in_the_dht() -> None:
-    swarm = PeerSwarm(8)
-    assert swarm.settle()
-    swarm.world.run_for(30.0)
-    key = key_of("model", DIGEST)
-    swarm.me.call(lambda core, now: core.dht.get([key], now))
-    swarm.world.run_for(5.0)
-    done = [item for item in swarm.me.delivered if isinstance(item, LookupDone) and item.keys == (key,)]
-    values = sorted(record.value for record in done[-1].values)
-    assert len(values) == 6
-    assert values[0].endswith(b" 0:4")
 
 
 @pytest.mark.parametrize("name", ["a0", "b0", "c0"])

@@ -102,6 +102,24 @@ def test_a_holding_is_told_and_a_burst_of_changes_is_gathered() -> None:
     assert core.record.incarnation > first
 
 
+def test_another_endpoint_is_told_with_the_next_incarnation_and_the_same_one_is_no_news() -> None:
+    core = make_core(0)
+    core.receive(contact(1), Gossip(records=(record(1),)), 0.0)
+    run_to(core, 2.0)
+    before = core.record
+    told = core.set_endpoint(endpoint(9), 2.0) + run_to(core, 3.0)
+    records = [
+        each for _, gossip in sent(told, Gossip) for each in gossip.records if each.owner == peer_id(0)
+    ]
+    assert records
+    assert all(each.endpoint == endpoint(9) for each in records)
+    assert core.record.incarnation == before.incarnation + 1
+    told_again = core.record
+    core.set_endpoint(endpoint(9), 3.0)
+    run_to(core, 4.0)
+    assert core.record == told_again
+
+
 def test_the_same_holding_again_is_no_news() -> None:
     core = make_core(0)
     core.set_holding(holding(), 1.0)

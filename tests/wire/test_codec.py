@@ -305,3 +305,32 @@ def test_messages_that_the_schema_cannot_bound_are_a_bug_of_the_class() -> None:
         odd: Any = registered(dataclass(frozen=True, slots=True)(kind))
         with pytest.raises((TypeError, LocalProtocolError), match=reason):
             encode(odd(x=0))
+
+
+@pytest.mark.parametrize(
+    ("host", "packed"),
+    [
+        ("127.0.0.1", b"\x7f\x00\x00\x01"),
+        ("::1", bytes(15) + b"\x01"),
+        ("a.example", "a.example"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("::ffff:1.2.3.4", "::ffff:1.2.3.4"),
+        ("0:0::1", "0:0::1"),
+    ],
+)
+def test_a_contacts_address_travels_packed_and_in_one_way(host: str, packed: str | bytes) -> None:
+    registered(Places)
+    message = dataclasses.replace(PLACES, contact=Contact(None, Endpoint(host, 7)))
+    data = encode(message)
+    assert msgpack.unpackb(data)[4] == [None, packed, 7]
+    assert decode(data) == message
+    if host != packed:
+        with pytest.raises(DecodeError, match="contact is"):
+            decode(changed(message, 4, [None, host, 7]))
+
+
+@pytest.mark.parametrize("host", [b"", b"abc", bytes(5), bytes(10) + b"\xff\xff\x01\x02\x03\x04"])
+def test_a_packed_address_of_another_kind_is_refused(host: bytes) -> None:
+    registered(Places)
+    with pytest.raises(DecodeError, match="contact is"):
+        decode(changed(PLACES, 4, [None, host, 7]))

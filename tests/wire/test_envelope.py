@@ -19,6 +19,7 @@ from p2pinfer.errors import (
     RemoteProtocolError,
     ReplayError,
     SignatureError,
+    UnfitId,
     VersionMismatch,
     WrongSwarm,
 )
@@ -75,6 +76,18 @@ def test_anybody_may_speak_in_an_open_swarm() -> None:
     swarm = SwarmPolicy(SWARM.id, is_open=True)
     one, other = (Envelopes(who, swarm, Membership(swarm=SWARM.id), Verifier()) for who in (EVE, BOB))
     assert other.open(one.seal(PING, NOW), NOW).sender == EVE.peer_id
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_an_id_without_the_swarms_work_is_refused_before_its_signature_is_checked(is_open: bool) -> None:
+    swarm = SwarmPolicy(SWARM.id, is_open, 12)
+    fit = Identity.generate(12)
+    hearer, speaker = (Envelopes(who, swarm, INVITE.admit(who, NOW, 600.0), Verifier()) for who in (BOB, fit))
+    assert hearer.open(speaker.seal(PING, NOW), NOW).sender == fit.peer_id
+    datagram = envelopes(EVE).seal(PING, NOW)
+    for each in (datagram, datagram[:-1] + bytes((datagram[-1] ^ 1,))):
+        with pytest.raises(UnfitId, match="lacks the work that this swarm asks for"):
+            hearer.open(each, NOW)
 
 
 def test_forged_every_single_bit_counts() -> None:

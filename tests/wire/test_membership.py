@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import random
+import re
 from typing import Any
 
 import msgpack
@@ -17,12 +18,14 @@ from p2pinfer.errors import (
     ConfigError,
     DecodeError,
     LocalProtocolError,
+    UnfitId,
     WrongSwarm,
 )
 from p2pinfer.identity import Identity, Verifier
 from p2pinfer.ids import Endpoint, SwarmId
 from p2pinfer.membership import (
     Invite,
+    SwarmAddress,
     SwarmPolicy,
     check_membership,
     issue_certificate,
@@ -196,6 +199,7 @@ def test_an_invite_needs_a_time_of_validity(valid_s: float) -> None:
         ("p2pinfer:A", "damaged"),
         ("p2pinfer:äöü", "damaged"),
         ("p2pinfer:" + "A" * 5000, "more than 4096"),
+        ("p2pinfer://" + "ab" * 32, "a swarm's address, which gives no right to join"),
     ],
 )
 def test_what_is_no_invite_is_refused_by_name(text: str, reason: str) -> None:
@@ -228,7 +232,11 @@ def repack(**changes: Any) -> str:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"version": 2}, "version 2"),
+        ({"version": 3}, "version 3"),
+        ({"version": 2}, "not in order"),
+        ({"version": 2, "difficulty": "8"}, "not in order"),
+        ({"version": 2, "difficulty": 25}, "0 to 24 bits"),
+        ({"version": 2, "difficulty": 8, "more": 1}, "not in order"),
         ({"version": [1]}, "version"),
         ({"swarm": b"short"}, "not in order"),
         ({"swarm": None}, "not in order"),
@@ -254,7 +262,80 @@ def test_an_invite_with_wrong_contents_is_refused(change: dict[str, Any], reason
         Invite.parse(repack(**change))
 
 
+def test_an_invite_of_before_means_no_difficulty_and_one_without_is_as_before() -> None:
+    plain = str(Invite.create(OWNER, HOME, DAY_S, NOW))
+    assert Invite.parse(plain).swarm.difficulty == 0
+    fields = msgpack.unpackb(base64.urlsafe_b64decode(plain[9:] + "==")[:-4])
+    assert (fields[0], len(fields)) == (1, 6), "older programs read it"
+
+
+def test_the_difficulty_of_ids_travels_in_the_invite() -> None:
+    for is_open in (False, True):
+        invite = Invite.create(OWNER, HOME, DAY_S, NOW, is_open=is_open, difficulty=9)
+        assert Invite.parse(str(invite)) == invite
+        assert invite.swarm == SwarmPolicy(SWARM.id, is_open, 9)
+    with pytest.raises(ConfigError, match="0 to 24 bits"):
+        SwarmPolicy(SWARM.id, difficulty=25)
+
+
+def test_an_id_without_its_work_is_refused_by_name_whoever_it_is() -> None:
+    """S/Kademlia, section 4.1: in open swarms above all, where a key is all that it takes."""
+    fit = Identity.generate(8)
+    for is_open in (False, True):
+        swarm = SwarmPolicy(SWARM.id, is_open, 8)
+        check(certify(OWNER, fit), of=fit, swarm=swarm)
+        with pytest.raises(UnfitId, match=rf"peer {ALICE.peer_id.short} lacks the work .* \(8 bits\): join"):
+            check(certify(OWNER, ALICE), of=ALICE, swarm=swarm)
+    with pytest.raises(UnfitId):
+        check(of=OWNER, swarm=SwarmPolicy(SWARM.id, difficulty=24))
+
+
 def test_a_damaged_membership_file_is_refused_by_name() -> None:
     for data in (b"", b"garbage", encode(certify(OWNER, ALICE))):
         with pytest.raises(ConfigError, match="join again"):
             load_membership(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "digits", "places"),
+    [
+        ("p2pinfer://ABCDEF01", "abcdef01", ()),
+        ("  p2pinfer://abcdef01/\n", "abcdef01", ()),
+        (f"p2pinfer://{SWARM.id}", str(SWARM.id), ()),
+        ("p2pinfer://abcdef01@10.0.0.1:7946", "abcdef01", (Endpoint("10.0.0.1", 7946),)),
+        (
+            "p2pinfer://abcdef01@[::1]:1,peers.example.org:2",
+            "abcdef01",
+            (Endpoint("::1", 1), Endpoint("peers.example.org", 2)),
+        ),
+    ],
+)
+def test_a_swarms_address_names_it_and_places(text: str, digits: str, places: tuple[Endpoint, ...]) -> None:
+    address = SwarmAddress.parse(text)
+    assert (address.digits, address.places) == (digits, places)
+    assert SwarmAddress.parse(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("p2pinfer:abcdef01", "begins with p2pinfer://"),
+        ("p2pinfer://", "'' is no swarm's id: write 8 to 64"),
+        ("p2pinfer://abcdef0", "is no swarm's id"),
+        ("p2pinfer://my-swarm-1", "is no swarm's id"),
+        ("p2pinfer://" + "a" * 65, "is no swarm's id"),
+        ("p2pinfer://abcdef01@", "is not host:port"),
+        ("p2pinfer://abcdef01@nowhere", "is not host:port"),
+        ("p2pinfer://abcdef01@" + ",".join(["10.0.0.1:1"] * 9), "at most 8 places, not 9"),
+        ("p2pinfer://" + "a" * 5000, "begins with"),
+    ],
+)
+def test_what_is_no_swarms_address_is_refused_by_name(text: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        SwarmAddress.parse(text)
+
+
+def test_another_swarms_address_is_refused() -> None:
+    SwarmAddress.parse(f"p2pinfer://{str(SWARM.id)[:8]}").check(SWARM.id)
+    with pytest.raises(ConfigError, match="name another directory with --data-dir"):
+        SwarmAddress.parse("p2pinfer://00000000").check(SWARM.id)

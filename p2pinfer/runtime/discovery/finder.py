@@ -70,6 +70,10 @@ class Finder:
         self._came = trio.Event()
         self._counts: Counter[str] = Counter()
 
+    def move(self, own: Contact) -> None:
+        """This peer is elsewhere from now on."""
+        self._own = own
+
     async def run(self) -> None:
         """Look for peers until cancelled."""
         async with trio.open_nursery() as nursery:

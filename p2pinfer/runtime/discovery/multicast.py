@@ -86,6 +86,10 @@ class Multicast:
         self._has_named_stranger = False
         self._is_heard: bool | None = None
 
+    def move(self, own: Contact) -> None:
+        """This peer is elsewhere from now on."""
+        self._own = own
+
     async def run(self, found: OnFound) -> None:
         """Announce and listen until cancelled."""
         while True:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import random
 from dataclasses import dataclass, field
 
 import trio
 
+from p2pinfer.addresses import is_numeric
 from p2pinfer.config import NodeConfig
 from p2pinfer.identity import Verifier
-from p2pinfer.ids import Contact, Endpoint
+from p2pinfer.ids import Contact
 from p2pinfer.peer_core import PeerCore
 from p2pinfer.runtime.clock import Clock
 from p2pinfer.runtime.discovery.api import Discovery, Live
@@ -51,6 +51,12 @@ class Search:
         self.cache.seen(contact)
         self.met.set()
 
+    def move(self, own: Contact) -> None:
+        """This peer is elsewhere from now on."""
+        self.finder.move(own)
+        if self.multicast is not None:
+            self.multicast.move(own)
+
     def statistics(self) -> dict[str, int]:
         """Counters of the search: see `Finder` and `Multicast`."""
         heard = {} if self.multicast is None else self.multicast.statistics()
@@ -84,8 +90,8 @@ def make_search(
     cache = PeerCache(home.directory / CACHE_FILE, home.swarm.id, live=live, now=clock.now)
     strategies: list[Discovery] = [cache]
     given = tuple(dict.fromkeys((*config.bootstrap, *home.addresses)))
-    numbers = [each for each in given if _is_numeric(each)]
-    names = [each for each in given if not _is_numeric(each)]
+    numbers = [each for each in given if is_numeric(each)]
+    names = [each for each in given if not is_numeric(each)]
     if numbers:
         strategies.append(Bootstrap(numbers))
     if names:
@@ -110,11 +116,3 @@ def make_search(
         move_s=_PATIENCE * probe_interval_s,
     )
     return Search(finder, cache, multicast, live, is_wide=config.multicast or bool(config.bootstrap))
-
-
-def _is_numeric(endpoint: Endpoint) -> bool:
-    try:
-        ipaddress.ip_address(endpoint.host)
-    except ValueError:
-        return False
-    return True

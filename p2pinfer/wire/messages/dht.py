@@ -32,7 +32,9 @@ __all__ = [
     "NAMESPACE_SIZE_BYTES_MAX",
     "PAGES_COUNT_MAX",
     "RECORDS_COUNT_MAX",
+    "SAVED_COUNT_MAX",
     "SUBKEY_SIZE_BYTES_MAX",
+    "SavedContacts",
     "StoreRecords",
     "Stored",
     "TOKEN_SIZE_BYTES",
@@ -52,6 +54,8 @@ KEYS_COUNT_MAX = 16
 """Keys of one question: half of a datagram."""
 RECORDS_COUNT_MAX = 8
 """Records of one StoreRecords; small ones, since they share a datagram."""
+SAVED_COUNT_MAX = 512
+"""Contacts kept over a restart: 30 kB, and enough that some of them still run after a week."""
 
 
 @registered
@@ -118,6 +122,9 @@ class FindNodes(Message):
     """The token of an earlier FoundNodes; empty where there is none."""
     padding: Annotated[bytes, Size(1024)] = b""
     """Zeros, in place of a token: the answer is not longer than the question."""
+    brief: bool = False
+    """No more than the k nearest contacts; where there are records, those and a few contacts beside them on
+    one page, and `again` says that not all records fit it."""
 
 
 @registered
@@ -138,7 +145,7 @@ class FoundNodes(Message):
     records_count: Annotated[int, Between(0, 1 << 20)] = 0
     """Records held under the keys, told here or not: whether there are more than the pages have."""
     again: bool = False
-    """There is more, but not for an unproved address: ask again with this token."""
+    """There is more, but not for an unproved address or not on one page: ask again with this token."""
     contacts: Annotated[tuple[Contact, ...], Count(CONTACTS_COUNT_MAX)] = ()
     records: Annotated[tuple[DhtRecord, ...], Count(32)] = ()
 
@@ -180,3 +187,13 @@ class Stored(Message):
     codes: Annotated[tuple[Annotated[str, Size(16)], ...], Count(RECORDS_COUNT_MAX)]
     held: Annotated[tuple[DhtRecord, ...], Count(1)] = ()
     """The record that stood in the way, of the first code that is `old`, `fork` or `cas`."""
+
+
+@registered
+@dataclass(frozen=True, slots=True)
+class SavedContacts(Message):
+    """What a peer keeps of its table on disk, the good ones first. It is never sent."""
+
+    TAG: ClassVar[int] = 39
+
+    contacts: Annotated[tuple[Contact, ...], Count(SAVED_COUNT_MAX)]
