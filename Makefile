@@ -38,7 +38,7 @@ check: $(STAMP) ## Check format, lint, types, the arrows between packages and th
 sim: $(STAMP) ## Run the simulation with SEEDS seeds
 	@$(TEST) --timeout=0 --seeds=$(SEEDS) -m "not soak" tests/simulation
 
-soak: $(STAMP) ## Half an hour of kills, stops and joins under load, then the long tests and the mutants; two hours
+soak: $(STAMP) ## Half an hour of kills, stops and joins under load, then the long tests and the mutants; three hours
 	@$(RUN) -m benchmarks.soak --minutes 30
 	@$(RUN) -m benchmarks.members --minutes 3
 	@$(TEST) --timeout=0 -m soak

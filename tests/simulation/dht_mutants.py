@@ -10,13 +10,17 @@ _ADDRESSES = "p2pinfer/dht/addresses.py"
 _ANSWERS = "p2pinfer/dht/answers.py"
 _ASKING = "p2pinfer/dht/asking.py"
 _COPIES = "p2pinfer/dht/copies.py"
+_CONTACTS = "p2pinfer/dht/contacts.py"
 _CORE = "p2pinfer/dht/core.py"
 _GATHERING = "p2pinfer/dht/gathering.py"
 _LOOKUP = "p2pinfer/dht/lookup.py"
 _QUERIES = "p2pinfer/dht/queries.py"
+_QUOTAS = "p2pinfer/dht/quotas.py"
 _RECORDS = "p2pinfer/dht/records.py"
 _SEARCHES = "p2pinfer/dht/searches.py"
 _SIZE = "p2pinfer/dht/network_size.py"
+_STORE = "p2pinfer/dht/store.py"
+_TABLE = "p2pinfer/dht/table.py"
 _TOKENS = "p2pinfer/dht/tokens.py"
 _UPKEEP = "p2pinfer/dht/upkeep.py"
 
@@ -182,6 +186,55 @@ DHT_MUTANTS = (
         _UPKEEP,
         "self._bootstrap_at = now + (self._config.refresh_interval_s if self.is_joined else retry_s)",
         "self._bootstrap_at = None",
+    ),
+    Mutant("untimely records are kept", _STORE, "if not is_timely(record, self._config, now):", "if False:"),
+    Mutant(
+        "an old record replaces a new one",
+        _RECORDS,
+        "return Standing.NEWER if record.sequence > known.sequence else Standing.OLDER",
+        "return Standing.NEWER",
+    ),
+    Mutant(
+        "one network block may fill a bucket",
+        _TABLE,
+        "bucket.groups[group] < limits.bucket_group_count_max",
+        "True",
+    ),
+    Mutant(
+        "one network block may fill a table",
+        _TABLE,
+        "and self._groups[group] < limits.table_group_count_max",
+        "",
+    ),
+    Mutant(
+        "working contacts give way to new ones",
+        _TABLE,
+        "return contact.answered_at is None or contact.is_stale or has_failed",
+        "return True",
+    ),
+    Mutant(
+        "questions that fail together all count",
+        _TABLE,
+        "if known is None or now < known.retry_at or",
+        "if known is None or",
+    ),
+    Mutant(
+        "a wrong address told of a contact pushes it out",
+        _TABLE,
+        " or known.contact.endpoint != contact.endpoint:",
+        ":",
+    ),
+    Mutant(
+        "others are told of those that never answered",
+        _CONTACTS,
+        "return self.answered_at is not None and not self.failures",
+        "return not self.failures",
+    ),
+    Mutant(
+        "one network block may fill a store",
+        _QUOTAS,
+        "(grouped, limits.per_group_count_max)",
+        "(grouped, 1 << 60)",
     ),
 )
 """Names say what goes wrong; `old` is there exactly once."""

@@ -12,7 +12,7 @@ import pytest
 
 from p2pinfer.dht.config import AnswerConfig, DhtConfig, RecordConfig
 from p2pinfer.dht.keyspace import key_of
-from p2pinfer.dht.news import LookupDone
+from p2pinfer.dht.news import ForkFound, LookupDone
 from p2pinfer.effects import Send
 from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.testing import Host, World
@@ -269,7 +269,8 @@ def test_records_out_of_their_bounds_are_taken_by_nobody(kind: str, changes: dic
     assert values(swarm, swarm.hosts[20]) == []
     held = sum(each.value == b"bad" for host in swarm.hosts for each in host.core._store.get(KEY, host.now))
     assert held == 0
-    assert sum(len(host.core._store) for host in swarm.hosts) == (30 if kind == "under another key" else 0)
+    if kind != "under another key":  # where it belongs, and by itself, it may be kept
+        assert sum(len(host.core._store) for host in swarm.hosts) == 0
 
 
 def test_an_old_record_played_again_replaces_nothing() -> None:
@@ -285,16 +286,20 @@ def test_an_old_record_played_again_replaces_nothing() -> None:
     assert len(new) >= 19, "they kept what they had"
 
 
-def test_a_forked_record_does_not_change_what_is_held() -> None:
+def test_of_a_forked_record_all_hold_and_find_the_same_and_the_fork_is_told() -> None:
     swarm = joined(30, 10)
     now = swarm.world.now
     first, second = (record_of(50, value, now=now, sequence=7) for value in (b"one", b"two"))
     liar = serve(swarm, first)[0]
     for host in swarm.hosts:
         push(swarm, liar, host, second)
-    assert values(swarm, swarm.hosts[20]) == [b"one"]
-    held = [host.core._store.get(KEY, host.now) for host in swarm.hosts]
-    assert [[each.value for each in records] for records in held] == [[b"one"]] * 30
+    found = [values(swarm, reader) for reader in swarm.hosts[::6]]
+    assert found in ([[b"one"]] * 5, [[b"two"]] * 5)
+    held = {each.value for host in swarm.hosts for each in host.core._store}
+    assert held == set(found[0])
+    told = [news for host in swarm.hosts for news in host.notices if isinstance(news, ForkFound)]
+    assert told
+    assert all({news.first.value, news.second.value} == {b"one", b"two"} for news in told)
 
 
 # Floods
@@ -327,7 +332,6 @@ def test_a_spoofed_source_never_gets_more_bytes_than_were_sent_in_its_name() -> 
     assert ledger.bytes_out <= bytes_in, ledger.datagrams
 
 
-@pytest.mark.xfail(strict=True, reason="needs quotas for each address")
 def test_a_flood_of_records_from_one_address_pushes_out_nobody_elses() -> None:
     limits = RecordConfig(
         records_count_max=200, per_key_count_max=100, per_owner_count_max=20, sweep_interval_s=1.0
