@@ -149,6 +149,24 @@ class Identity:
         """Return a secret of 32 bytes: always the same for one purpose, and no way back to this key."""
         return hashlib.blake2b(purpose, key=self._secret[:SEED_SIZE_BYTES], digest_size=32).digest()
 
+    def pair_key(self, public_key: bytes) -> bytes:
+        """Return the key that this peer shares with another: both find the same, and nobody else does.
+
+        X25519 over the Ed25519 keys, as libsodium converts them; hashed with both public keys.
+
+        Raises:
+            SignatureError: It is no public key, or one that leaves nothing secret.
+        """
+        try:
+            secret = nacl.bindings.crypto_scalarmult(
+                nacl.bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret),
+                nacl.bindings.crypto_sign_ed25519_pk_to_curve25519(public_key),
+            )
+        except (nacl.exceptions.CryptoError, ValueError, TypeError):
+            raise SignatureError("that is no public key to share a secret with") from None
+        keys = b"".join(sorted((self.public_key, public_key)))
+        return hashlib.blake2b(keys, key=secret, digest_size=32, person=b"p2pinfer pair v1").digest()
+
     def sign_statement(self, statement: S) -> S:
         """Return the statement with its signature; this bound method is a `records.Sign`.
 

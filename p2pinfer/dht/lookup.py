@@ -59,6 +59,8 @@ class Lookup:
         self.key = key
         self.queries = 0
         """Peers asked."""
+        self.in_flight_max: int | None = None
+        """Fewer than alpha questions at one time, where so many answers are all that is wanted."""
         self._own = own
         self._config = config
         self._asked: dict[bytes, _Asked] = {}
@@ -116,6 +118,8 @@ class Lookup:
         for path in self._paths:
             has_stalled = path.answers_without_progress >= config.alpha
             window = config.k if has_stalled else max(1, config.alpha // paths_count)
+            if self.in_flight_max is not None:
+                window = min(window, self.in_flight_max)
             room = min(
                 window - path.in_flight,
                 config.query.lookup_queries_max - self.queries,
@@ -131,6 +135,14 @@ class Lookup:
                     if not room:
                         break
         return chosen
+
+    def next_unasked(self) -> Contact | None:
+        """The nearest candidate of all paths that was not asked yet."""
+        for path in self._paths:
+            for node in path.candidates.nearest:
+                if node.id not in self._asked:
+                    return node.contact
+        return None
 
     def wants(self, peer: PeerId) -> bool:
         """Whether a peer is among those that will be asked, and has not been; it counts as asked now."""

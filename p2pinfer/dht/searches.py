@@ -4,10 +4,7 @@ Rules:
 
 1. A search ends by its own rule, by its number of questions, or by its time, whatever anybody answers.
 2. A get ends early when enough holders told all they have. Who withholds records counts as nobody.
-3. A put stores at the k nearest. It begins with those that are among them by all likelihood before the
-   lookup is over, and tells the application when three quarters of the copies are kept (Optimistic Provide,
-   INFOCOM 2024); the rest follows.
-4. A key whose nearest peers stand closer than chance allows is surrounded: its whole region is searched, and
+3. A key whose nearest peers stand closer than chance allows is surrounded: its whole region is searched, and
    everybody there is asked and given a copy. Found too few, the search starts again elsewhere (`lookup.py`).
 """
 
@@ -26,25 +23,22 @@ from p2pinfer.dht.keyspace import distance
 from p2pinfer.dht.lookup import Lookup
 from p2pinfer.dht.network_size import NetworkSize
 from p2pinfer.dht.news import LookupId
-from p2pinfer.dht.packing import record_groups
 from p2pinfer.dht.queries import Query, QueryKind
-from p2pinfer.dht.records import is_immutable, is_timely
+from p2pinfer.dht.records import is_timely
 from p2pinfer.dht.running import Purpose, Running
-from p2pinfer.dht.search import Search, is_in_region, region_bits, region_points
+from p2pinfer.dht.search import Search, region_bits, region_points
 from p2pinfer.dht.store import RecordStore
+from p2pinfer.dht.storing import Storing
 from p2pinfer.effects import Deliver, Effect
 from p2pinfer.errors import Overloaded
-from p2pinfer.ids import Contact, PeerId
+from p2pinfer.ids import PeerId
 from p2pinfer.puzzle import fits
-from p2pinfer.wire.messages.dht import DhtRecord, Stored
+from p2pinfer.wire.messages.dht import Stored
 
 __all__ = ["OnUpkeep", "Searches"]
 
 OnUpkeep = Callable[[bytes, bool, float], None]
 """Told that a search of upkeep has ended: its key, whether it found anybody, and when."""
-
-_REGION_PEERS = 4
-"""A region's records go to at most this many times k peers."""
 
 
 class Searches:
@@ -73,6 +67,7 @@ class Searches:
         self._next_id = 0
         table = asker.table
         self.size = NetworkSize(config.k, lambda: len(table) + table.waiting_count)
+        self._storing = Storing(own, asker, store, config, self.size)
         self.counters: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -176,7 +171,7 @@ class Searches:
             return []
         if running.copies is not None:
             running.copies.answered(query.id, message)
-        return self._maybe_tell(running) + self._advance(running, now)
+        return self._storing.maybe_tell(running) + self._advance(running, now)
 
     def tick(self, now: float) -> list[Effect]:
         """End what had its time. A put stores at whoever answered so far."""
@@ -185,7 +180,7 @@ class Searches:
             if running.give_up_at > now:
                 continue
             if running.copies is not None and not running.is_storing:
-                effects += self._store_copies(running, running.copies, now)
+                effects += self._send_copies(running, running.copies, now)
             else:
                 effects += self._finish(running, now)
         return effects
@@ -215,6 +210,7 @@ class Searches:
             return effects if is_waiting else self._finish(running, now)
         is_get = running.gathering is not None
         while True:
+            self._narrow(running)
             for contact, keys in running.search.choose_next():
                 if running.regions and is_get:
                     keys = tuple(dict.fromkeys((*keys, *running.regions)))
@@ -226,8 +222,32 @@ class Searches:
             if not self._look_again(running, now):
                 break
         if running.copies is not None:
-            return effects + self._store_copies(running, running.copies, now)
+            return effects + self._send_copies(running, running.copies, now)
         return effects + self._finish(running, now)
+
+    def _send_copies(self, running: Running, copies: Copies, now: float) -> list[Effect]:
+        """A put goes on from its lookups to its copies."""
+        running.is_storing = True
+        running.give_up_at = now + self._config.query.lookup_s_max
+        effects = self._storing.send_all(running, copies, now)
+        return effects + self._storing.maybe_tell(running) + self._advance(running, now)
+
+    def _narrow(self, running: Running) -> None:
+        """Ask no more than are wanted, where whoever is next holds what is wanted by all likelihood."""
+        gathering = running.gathering
+        if gathering is None or not gathering.quorum or len(running.keys) > 1 or self._config.disjoint > 1:
+            return
+        (key,) = running.keys
+        lookup = running.search.lookups[key]
+        lookup.in_flight_max = None
+        if gathering.without or running.search.failed_count:
+            return
+        contact = lookup.next_unasked()
+        if contact is None or contact.peer is None:
+            return
+        likelihood = self.size.likelihood_among_nearest(distance(contact.peer, key))
+        if likelihood >= self._config.query.early_store_likelihood:
+            lookup.in_flight_max = max(1, gathering.quorum - len(gathering.holders.get(key, ())))
 
     def _complete(self, running: Running, query: Query, now: float) -> list[Effect]:
         """A question has its answer, whole or as much of it as came."""
@@ -236,7 +256,7 @@ class Searches:
         if peer is not None:
             running.search.answered(query.keys, peer, has_progress=query.has_progress)
             if running.copies is not None and not running.is_storing:
-                effects = self._store_early(running, running.copies, query.to, now)
+                effects = self._storing.send_early(running, running.copies, query.to, now)
         return effects + self._advance(running, now)
 
     def _look_again(self, running: Running, now: float) -> bool:
@@ -287,7 +307,7 @@ class Searches:
         self.counters["lookup_queries"] += running.search.queries
         if running.copies is not None:
             if running.copies.expected >= 0 and running.copies.is_clear:
-                self._keep_copies(running, running.copies, now)
+                self._storing.keep_own(running, running.copies, now)
             running.copies.end(now)
         for key in running.keys:
             lookup = running.search.lookups[key]
@@ -300,100 +320,4 @@ class Searches:
         effects: list[Effect] = []
         if running.purpose.is_delivered and not running.is_told:
             effects.append(Deliver(running.done()))
-        return effects + self._cache_on_path(running, now)
-
-    # Storing
-
-    def _store_copies(self, running: Running, copies: Copies, now: float) -> list[Effect]:
-        """Ask the k nearest to keep the records; this peer is one of them if it is near enough."""
-        running.is_storing = True
-        running.give_up_at = now + self._config.query.lookup_s_max
-        wanted: dict[Contact, list[DhtRecord]] = {}
-        if copies.expected < 0:  # a swap that others refuse must not stand here and win by its sequence
-            self._keep_copies(running, copies, now)
-        for key in running.keys:
-            for contact in self._holders_of(running, key):
-                if contact.peer is not None:
-                    wanted.setdefault(contact, []).extend(copies.give(contact.peer, key))
-        effects: list[Effect] = []
-        for contact, records in wanted.items():
-            effects += self._send_records(running, copies, contact, records, now)
-        return effects + self._maybe_tell(running) + self._advance(running, now)
-
-    def _keep_copies(self, running: Running, copies: Copies, now: float) -> None:
-        """Keep what this peer is itself one of the k nearest for."""
-        for key in running.keys:
-            for record in copies.give(self._own, key) if self._keeps_itself(running, key) else ():
-                copies.placed(record, self._store.put(record, None, now, expected=copies.expected))
-
-    def _keeps_itself(self, running: Running, key: bytes) -> bool:
-        """Whether this peer is one of the k nearest."""
-        nearest = running.search.lookups[key].nearest
-        own_distance = distance(self._own, key)
-        nearer = sum(distance(contact.peer or b"", key) < own_distance for contact in nearest)
-        return nearer < self._config.k
-
-    def _holders_of(self, running: Running, key: bytes) -> list[Contact]:
-        """Who else is to keep the records of a key."""
-        nearest = list(running.search.lookups[key].nearest)
-        if self._keeps_itself(running, key):
-            nearest = nearest[: self._config.k - 1]
-        bits = running.regions.get(key)
-        if bits is None:
-            return nearest
-        found = {each: None for lookup in running.search.lookups.values() for each in lookup.nearest}
-        around = [each for each in found if each.peer is not None and is_in_region(each.peer, key, bits)]
-        around.sort(key=lambda each: distance(each.peer or b"", key))
-        # Those ground to the key come first in this order; the others are the ones that matter.
-        return list(dict.fromkeys([*nearest, *around]))[: _REGION_PEERS * self._config.k]
-
-    def _store_early(self, running: Running, copies: Copies, contact: Contact, now: float) -> list[Effect]:
-        """Store at a peer that is one of the k nearest by all likelihood, without waiting for the others."""
-        if contact.peer is None or copies.expected >= 0:
-            return []
-        records: list[DhtRecord] = []
-        for key in running.keys:
-            likelihood = self.size.likelihood_among_nearest(distance(contact.peer, key))
-            if likelihood >= self._config.query.early_store_likelihood:
-                records += copies.give(contact.peer, key)
-        return self._send_records(running, copies, contact, records, now)
-
-    def _send_records(
-        self, running: Running, copies: Copies, to: Contact, records: Sequence[DhtRecord], now: float
-    ) -> list[Effect]:
-        effects: list[Effect] = []
-        for group in record_groups(records, self._config.answer.body_size_bytes_max):
-            query, sends = self._asker.store(to, group, now, lookup=running.id, expected=copies.expected)
-            if query is not None:
-                copies.sent(query.id, group)
-                effects += sends
-        return effects
-
-    def _maybe_tell(self, running: Running) -> list[Effect]:
-        """Tell the application as soon as most copies are kept."""
-        copies, size = running.copies, self.size.estimate
-        if running.purpose is not Purpose.PUT or running.is_told or copies is None or copies.expected >= 0:
-            return []
-        if size is None or size < self._config.k:
-            return []
-        if copies.count < self._config.query.return_share * self._config.k:
-            return []
-        running.is_told = True
-        return [Deliver(running.done())]
-
-    def _cache_on_path(self, running: Running, now: float) -> list[Effect]:
-        """Leave what never changes at the nearest peer that lacked it (Kademlia, section 2.3).
-
-        What may change, or has many owners, is not left: a copy on the path would go on telling the past.
-        """
-        effects: list[Effect] = []
-        gathering = running.gathering
-        if gathering is None:
-            return effects
-        for key, contacts in gathering.without.items():
-            found = list(gathering.values.get(key, {}).values())
-            if len(found) == 1 and is_immutable(found[0]):
-                place = int.from_bytes(key, "big")
-                nearest = min(contacts, key=lambda each: int.from_bytes(each.peer or b"", "big") ^ place)
-                effects += self._asker.store(nearest, found, now)[1]
-        return effects
+        return effects + self._storing.leave_on_path(running, now)

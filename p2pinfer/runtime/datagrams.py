@@ -109,7 +109,7 @@ class Datagrams:
         """Send a message; False (and counted) where it was dropped. Whether it arrives is not known."""
         if message.PLANE is not Plane.DATAGRAM:
             raise LocalProtocolError(f"{type(message).__name__} does not travel as a datagram")
-        data = self._envelopes.seal(message, self._clock.now())
+        data = self._envelopes.seal(message, self._clock.now(), to.peer)
         address = self._addresses.get(to.endpoint.host) or self._address_of(to.endpoint, data)
         return address is not None and self._send(data, address, to.endpoint.port)
 

@@ -57,6 +57,8 @@ TTL_S = 3600.0
 """How long a record lives without being put again, seconds, where nothing else is said."""
 RUNNING_COUNT_MAX = 24
 """Lookups of applications at a time; the core has room for 63, and its own upkeep and holders want some."""
+_QUORUMS = {"content": 1, "own": 3}
+"""Holders that suffice where it is known before that they cannot tell different things: fewer are asked."""
 WAITING_COUNT_MAX = 512
 """Calls that run or wait for their turn."""
 TOGETHER_COUNT_MAX = 64
@@ -106,6 +108,8 @@ class Dht:
             LocalProtocolError: That is no key.
             Overloaded: Too many calls at a time; it says when to come back.
         """
+        if quorum is None:
+            quorum = _QUORUMS.get(place_of(key)[0])
         return (await self.get_many([key], quorum=quorum))[key]
 
     async def get_many(

@@ -372,6 +372,20 @@ def test_answers_are_brief_where_the_nearest_alone_are_wanted_or_a_count_of_hold
     assert brief == {"find": {True}, "get all": {False}, "get one": {True}, "get two keys": {False}}
 
 
+def test_a_get_asks_no_more_than_it_wants_where_who_is_next_holds_it_by_all_likelihood() -> None:
+    core = knowing(*range(1, 60))
+    for index in range(20):  # the size of the network is known
+        core._searches.size.found(peer_id(1000 + index), core._table.nearest(peer_id(1000 + index), 20))
+    counts = {
+        quorum: len(sent(core.get([KEY], 1.0, quorum=quorum)[1], FindNodes)) for quorum in (None, 0, 1, 2, 3)
+    }
+    assert counts == {None: 3, 0: 3, 1: 1, 2: 2, 3: 3}
+    _, effects = core.get([KEY], 1.0, quorum=1)
+    ((first, question),) = sent(effects, FindNodes)
+    fresh = sent(core.receive(first, found(question.query), 1.01), FindNodes)
+    assert len(fresh) == 3, "it had nothing: the likelihood was wrong, and time is worth more"
+
+
 def test_answers_are_whole_again_once_somebody_has_failed() -> None:
     core = knowing(*range(1, 60))
     _, effects = core.find_nodes(KEY, 1.0)
