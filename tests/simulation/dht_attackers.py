@@ -14,7 +14,7 @@ from typing import Any
 
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.core import DhtCore
-from p2pinfer.dht.keyspace import distance
+from p2pinfer.dht.keyspace import distance, key_of
 from p2pinfer.dht.news import LookupDone
 from p2pinfer.effects import Effect, Message, Send
 from p2pinfer.errors import SignatureError
@@ -38,6 +38,10 @@ from tests.simulation.dht_swarm import DhtSwarm
 
 Answer = Callable[[Contact, Message], Iterable[Message]]
 
+KEY = key_of("value", "attacked")
+TESTS = DhtConfig.for_tests()
+LOOKUP_QUERIES_MAX = 60
+"""Peers that a lookup may ask in these swarms of fifty, whatever it is told."""
 PAGE_CONTACTS_COUNT = 15
 
 
@@ -222,3 +226,52 @@ def refuse_forgeries(world: World) -> Counter[str]:
 
     world.network.add_rule(judge)
     return counts
+
+
+def joined(count: int, seed: int, config: DhtConfig | None = None) -> AttackedSwarm:
+    print(f"seed {seed}")
+    swarm = AttackedSwarm(World(seed), count, config)
+    swarm.world.run_for(8.0)
+    return swarm
+
+
+def is_bounded(swarm: AttackedSwarm, begun: float, found: LookupDone) -> bool:
+    """Whether a lookup kept to its time and its number of questions."""
+    took_s = swarm.world.now - begun
+    return took_s <= swarm.config.query.lookup_s_max and found.queries <= LOOKUP_QUERIES_MAX
+
+
+def record_of(owner: int, value: bytes, *, now: float, **changes: object) -> DhtRecord:
+    """A record that its owner really signed."""
+    keys = identity(owner)
+    fields: dict[str, object] = {
+        "public_key": keys.public_key,
+        "namespace": "value",
+        "key": KEY,
+        "subkey": b"",
+        "value": value,
+        "sequence": int(now * 1000),
+        "expires_ms": int((now + 60.0) * 1000),
+        **changes,
+    }
+    return keys.sign_statement(DhtRecord(**fields))  # type: ignore[arg-type]
+
+
+def push(swarm: AttackedSwarm, liar: Host, host: Host, record: DhtRecord) -> None:
+    """Store a record as the protocol says: ask for a token, then show it."""
+    tokens: list[bytes] = []
+    inner = liar.core.receive
+
+    def note(sender: Contact, message: object, now: float) -> object:
+        if isinstance(message, FoundNodes):
+            tokens.append(message.token)
+        return inner(sender, message, now)
+
+    liar.core.receive = note
+    ask = FindNodes(query=1, keys=(KEY,), padding=bytes(900))
+    liar.call(lambda core, now: [Send(host.contact, ask)])
+    assert swarm.world.run_until_true(lambda: bool(tokens), timeout_s=5.0)
+    liar.core.receive = inner
+    store = StoreRecords(query=2, token=tokens[0], records=(record,))
+    liar.call(lambda core, now: [Send(host.contact, store)])
+    swarm.world.run_for(0.05)

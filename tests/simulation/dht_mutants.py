@@ -145,7 +145,7 @@ DHT_MUTANTS = (
     Mutant(
         "untimely records are found",
         _SEARCHES,
-        "[each for each in page.records if is_timely(each, self._config.record, now)]",
+        "[each for each in page.records if is_timely(each, config.record, now)]",
         "list(page.records)",
     ),
     Mutant(

@@ -13,6 +13,7 @@ from tests.simulation.test_mutants import ROOT, assert_killed
 TESTS = (
     "tests/dht",
     "tests/simulation/test_dht_attacks.py",
+    "tests/simulation/test_dht_floods.py",
     "tests/simulation/test_dht_records.py",
     "tests/simulation/test_dht_address.py",
     "tests/simulation/test_dht.py",
