@@ -62,6 +62,11 @@ class Answers:
         self._limit = RateLimit(config.answer)
         self.counters: Counter[str] = Counter()
 
+    def is_proved(self, sender: Contact, message: Message, now: float) -> bool:
+        """Whether a question shows that its sender receives what is sent to its address."""
+        token = getattr(message, "token", b"")
+        return bool(token) and self._issuer.is_good(token, sender, now)
+
     def receive(self, sender: Contact, peer: PeerId, message: Message, now: float) -> list[Effect]:
         """Answer one question."""
         if not self._limit.allows(sender, now):
@@ -69,8 +74,8 @@ class Answers:
             return []
         self.counters["questions"] += 1
         match message:
-            case DhtPing():
-                return [Send(sender, DhtPong(message.query))]
+            case DhtPing(token=token):
+                return [Send(sender, DhtPong(message.query))] if not token else []
             case FindNodes():
                 return self._on_find_nodes(sender, peer, message, now)
             case StoreRecords():
@@ -123,7 +128,7 @@ class Answers:
     def _contacts_count(self, message: FindNodes, has_records: bool) -> int:
         """How many contacts to tell of for each key."""
         if not message.brief:
-            return self._config.answer.contacts_count
+            return self._config.answer.contacts_count * (2 if message.wide else 1)
         # Who finds records here needs a few more holders at most.
         return 2 * self._config.alpha if has_records else self._config.k
 

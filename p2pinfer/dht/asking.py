@@ -103,11 +103,12 @@ class Asker:
         *,
         lookup: LookupId | None,
         records: bool = False,
-        brief: bool = False,
+        brief: bool | None = False,
     ) -> list[Effect]:
         """Ask who is nearest to these keys, and with `records` for what is stored under them.
 
-        With `brief` the answer has the k nearest and no more, or records and what fits beside them.
+        With `brief` the answer has the k nearest and no more, or records and what fits beside them; where it
+        is None, twice as many contacts as else.
         """
         token = self._tokens.token_for(contact.peer, now)
         size_bytes_max = self._config.answer.body_size_bytes_max
@@ -117,7 +118,8 @@ class Asker:
             records=records,
             token=token,
             padding=b"" if token else question_padding(size_bytes_max, len(keys)),
-            brief=brief,
+            brief=bool(brief),
+            wide=brief is None,
         )
         kind = QueryKind.BOOTSTRAP if lookup is None else QueryKind.FIND
         query = self._query(kind, contact, message, now)
@@ -192,7 +194,7 @@ class Asker:
         query.pages.add(message.page)
         wanted = tuple(record for record in message.records if record.key in query.keys)
         query.told.update(record.key for record in wanted)
-        effects: list[Effect] = []
+        effects: list[Effect] = self._introduce(query, message) if len(query.pages) == 1 else []
         if len(wanted) < len(message.records):
             effects.append(Misbehaved(peer, "answered with records of another key"))
         is_renewed = message.again and not query.is_renewed
@@ -297,9 +299,20 @@ class Asker:
         if contact.peer is not None and contact.peer in self.table:
             self._handover.came(contact, now)
 
+    def _introduce(self, query: Query, message: FoundNodes) -> list[Effect]:
+        """Show a peer that asked for no proof yet that we are where its answer went.
+
+        Only then does it take us for a contact: it need not ask an address that may be forged.
+        """
+        asked = query.message
+        if not isinstance(asked, FindNodes) or asked.token:
+            return []
+        return [Send(query.to, DhtPing(self._queries.choose_id(), message.token))]
+
     def _sift(self, query: Query, message: FoundNodes) -> tuple[Contact, ...]:
         """The contacts of a page that may be used."""
         count_max = self._config.answer.contacts_count * min(len(query.keys), KEYS_SHARE_MAX)
+        count_max *= 2 if isinstance(query.message, FindNodes) and query.message.wide else 1
         told = message.contacts[: max(0, count_max - query.contacts_count)]
         query.contacts_count += len(told)
         teller_reach, difficulty = reach(query.to.endpoint.host), self._config.id_difficulty

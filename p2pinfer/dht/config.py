@@ -103,10 +103,12 @@ class TableConfig:
     `refresh_interval_s`: those who join together find each other without waiting for it. Ours."""
     bootstrap_retry_s: float = 2.0
     """Ask the bootstrap contacts again after this long without any answer, seconds; doubles up to 30 x."""
+    bootstrap_gather_s: float = 0.5
+    """Whoever joins waits for the other bootstrap contacts after the first answer, seconds. Ours."""
     bucket_group_count_max: int = 2
     """Contacts of one /24 (IPv4) or /48 (IPv6) in a bucket. [discv5], [libp2p]."""
     table_group_count_max: int = 10
-    """Contacts of one /24 or /48 in the table. [discv5]."""
+    """Contacts of one /24 or /48 in the table, and on one path of a lookup. [discv5]."""
     private_exempt: bool = True
     """Loopback and private addresses do not count: see `addresses.py` for why."""
     save_interval_s: float = 600.0

@@ -75,7 +75,7 @@ class DhtCore:
         neighbours = Neighbours(self._own, 6 * config.k)  # what the table has in a bucket, at most
         self._answers = Answers(self._table, self._store, neighbours, config, rng, now)
         self._publisher = Publisher(public_key, sign, config, rng)
-        self._upkeep = Upkeep(self._own, self._table, config, rng)
+        self._upkeep = Upkeep(self._table, config, rng)
         self._observed = ObservedAddress(endpoint, config.observed)
         self._handover = Handover(self._store, neighbours, config, now)
         self._asker = Asker(self._own, self._table, self._handover, config, rng)
@@ -193,7 +193,8 @@ class DhtCore:
                 query = self._asker.on_stored(sender, message, now)
                 return self._searches.on_stored(query, message, now) if query is not None else []
             case DhtPing() | FindNodes() | StoreRecords():
-                self.heard(sender, now)
+                if self._answers.is_proved(sender, message, now):
+                    self._introduced(sender, peer, now)
                 return self._answers.receive(sender, peer, message, now)
             case _:
                 self._counters["ignored"] += 1
@@ -265,6 +266,16 @@ class DhtCore:
         return {**gauges, **{name: count for each in counters for name, count in each.items()}, **records}
 
     # Inside
+
+    def _introduced(self, sender: Contact, peer: PeerId, now: float) -> None:
+        """A peer showed a token that went to its address: as good as an answer. Without one it is nobody.
+
+        We do not ask it ourselves: who forges an address would have us send to it.
+        """
+        known = self._table[peer]
+        if known is None or not known.is_good:
+            self._table.confirm(sender, None, now)
+            self._upkeep.hurry_check(now)
 
     def _on_copies(self, copies: Copies, now: float) -> None:
         """Keep a compare-and-swap alive if it has won, and say again what a later record of ours hides."""

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import enum
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from p2pinfer.dht.addresses import Reach, network_group, reach
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.contacts import CandidateHeap, ContactNode
 from p2pinfer.dht.keyspace import distance
@@ -67,9 +69,12 @@ class Lookup:
         self._asked_by: dict[bytes, _Path] = {}
         self._failed: set[bytes] = set()
         self._ids_at: dict[Endpoint, set[PeerId]] = {}
+        self._groups: Counter[str] = Counter()
         self._given_up: list[_Path] = []
         self._paths = self._new_paths()
         self._is_closed = False
+        self._asked_wide: set[bytes] = set()
+        self._is_worth_more = True
 
     @property
     def is_done(self) -> bool:
@@ -174,6 +179,25 @@ class Lookup:
         for path in self._paths:
             path.candidates.remove([peer])
 
+    def ask_wider(self, count: int) -> list[Contact]:
+        """Return those of the k nearest to ask once more, for more contacts; they count as asked now.
+
+        None where the last ones asked so brought nobody: what answers hid, they would have told of.
+        """
+        if not self._is_worth_more:
+            return []
+        chosen: list[Contact] = []
+        for contact in self.nearest:
+            if len(chosen) < count and contact.peer is not None and contact.peer not in self._asked_wide:
+                path = self._asked_by[contact.peer]
+                self._asked_wide.add(contact.peer)
+                self._asked[contact.peer] = _Asked.IN_FLIGHT
+                path.in_flight += 1
+                self.queries += 1
+                chosen.append(contact)
+        self._is_worth_more = False
+        return chosen
+
     def is_sparse(self, distance_expected: float) -> bool:
         """Whether the k-th nearest found is much farther off than it should be, as if others were hidden.
 
@@ -205,7 +229,9 @@ class Lookup:
 
     def _add(self, path: _Path, contacts: Iterable[Contact]) -> bool:
         fresh = [ContactNode(contact) for contact in contacts if self._is_new(path, contact)]
-        return bool(fresh) and path.candidates.take(fresh)
+        has_progress = bool(fresh) and path.candidates.take(fresh)
+        self._is_worth_more |= has_progress
+        return has_progress
 
     def _ask(self, path: _Path, node: ContactNode) -> None:
         self._asked[node.id] = _Asked.IN_FLIGHT
@@ -234,5 +260,16 @@ class Lookup:
         ids = self._ids_at.setdefault(contact.endpoint, set())
         if peer not in ids and len(ids) >= _IDS_PER_ENDPOINT_MAX:
             return False
+        if not self._has_room(contact.endpoint.host):
+            return False
         ids.add(peer)
         return True
+
+    def _has_room(self, host: str) -> bool:
+        """Count a contact of a network block, if there are not too many of it already (go-libp2p)."""
+        limits = self._config.table
+        if limits.private_exempt and reach(host) is not Reach.GLOBAL:
+            return True
+        group = network_group(host)
+        self._groups[group] += 1
+        return self._groups[group] <= limits.table_group_count_max * len(self._paths)

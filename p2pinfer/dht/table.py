@@ -43,7 +43,7 @@ class RoutingTable:
     """
 
     def __init__(self, own: PeerId, config: DhtConfig) -> None:
-        self._own = own
+        self.own = own
         self._config = config
         self._buckets: dict[int, Bucket] = {}
         self._known: dict[PeerId, TableContact] = {}
@@ -99,8 +99,8 @@ class RoutingTable:
             return self._insert(candidate, now)
         return self._move(known, candidate, now) and candidate.peer in self._bucket(candidate.peer, now).nodes
 
-    def confirm(self, contact: Contact, round_trip_s: float, now: float) -> None:
-        """A question of ours was answered by this peer, at this endpoint."""
+    def confirm(self, contact: Contact, round_trip_s: float | None, now: float) -> None:
+        """A question of ours was answered by this peer, at this endpoint, after a time if that is known."""
         known = None if contact.peer is None else self._known.get(contact.peer)
         if known is None or known.contact != contact:
             if not self._is_admissible(contact):
@@ -120,7 +120,8 @@ class RoutingTable:
         known.moved_to = None
         known.retry_at = known.checked_until = 0.0
         known.is_stale = False
-        known.round_trip.add(round_trip_s)
+        if round_trip_s is not None:
+            known.round_trip.add(round_trip_s)
         self._failing.discard(known.peer)
         self._good.put(known.long_id, known.contact)
         self._promote(known, now)
@@ -209,7 +210,7 @@ class RoutingTable:
 
     def touch(self, key: bytes, now: float) -> None:
         """A lookup for `key` begins: its bucket needs no refresh for a while."""
-        if key != self._own:
+        if key != self.own:
             self._bucket(key, now).touch(now)
 
     def choose_refresh_keys(self, updated_before: float, rng: random.Random, now: float) -> list[bytes]:
@@ -217,13 +218,13 @@ class RoutingTable:
 
         Buckets beyond that are empty because the network has nobody there (Kademlia, section 2.3).
         """
-        neighbour = self._good.nearest(self._own, 1)
-        deepest = prefix_length(self._own, neighbour[0].peer or b"") if neighbour else -1
+        neighbour = self._good.nearest(self.own, 1)
+        deepest = prefix_length(self.own, neighbour[0].peer or b"") if neighbour else -1
         keys = []
         for prefix in range(deepest + 1):
             bucket = self._buckets.get(prefix)
             if bucket is None or bucket.last_updated < updated_before:
-                keys.append(choose_key_in_bucket(self._own, prefix, rng))
+                keys.append(choose_key_in_bucket(self.own, prefix, rng))
         return keys
 
     def choose_to_save(self, count: int) -> list[Contact]:
@@ -231,7 +232,7 @@ class RoutingTable:
 
         The buckets take turns, so that the far half of the key space, which is one bucket, has its share.
         """
-        chosen = self._good.nearest(self._own, min(count, self._config.k))
+        chosen = self._good.nearest(self.own, min(count, self._config.k))
         taken = set(chosen)
         rows = []
         for prefix in sorted(self._buckets):
@@ -243,17 +244,17 @@ class RoutingTable:
         return chosen[:count]
 
     def _bucket(self, key: bytes, now: float) -> Bucket:
-        prefix = prefix_length(self._own, key)
+        prefix = prefix_length(self.own, key)
         bucket = self._buckets.get(prefix)
         if bucket is None:
-            bucket = self._buckets[prefix] = Bucket(self._own, prefix, self._config.k, now)
+            bucket = self._buckets[prefix] = Bucket(self.own, prefix, self._config.k, now)
             bucket.last_updated = -math.inf  # no lookup has passed through it yet
         return bucket
 
     def _is_admissible(self, contact: Contact) -> bool:
         """Whether it may enter at all."""
         peer, endpoint = contact.peer, contact.endpoint
-        if peer is None or peer == self._own or not 1 <= endpoint.port <= 65535:
+        if peer is None or peer == self.own or not 1 <= endpoint.port <= 65535:
             return False
         return reach(endpoint.host) is not Reach.NOWHERE and fits(peer, self._config.id_difficulty)
 
@@ -330,7 +331,7 @@ class RoutingTable:
             self._remove(doubtful)  # the bucket then takes the one that answered last: this contact
 
     def _remove(self, contact: TableContact) -> None:
-        bucket = self._buckets[prefix_length(self._own, contact.peer)]
+        bucket = self._buckets[prefix_length(self.own, contact.peer)]
         heir = bucket.remove_node(contact)
         del self._known[contact.peer]
         self._failing.discard(contact.peer)
@@ -359,7 +360,7 @@ class RoutingTable:
             due_at = contact.answered_at + self._config.table.fresh_s
         else:
             due_at = 0.0
-        if contact.peer in self._buckets[prefix_length(self._own, contact.peer)].nodes:
+        if contact.peer in self._buckets[prefix_length(self.own, contact.peer)].nodes:
             return max(due_at, contact.checked_until)
         return due_at if contact.is_good else None
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.remembered import Remembered
 from p2pinfer.dht.table import RoutingTable
-from p2pinfer.ids import Contact, PeerId
+from p2pinfer.ids import Contact
 
 __all__ = ["Upkeep"]
 
@@ -38,17 +38,17 @@ class Upkeep:
     Invariant: at most one lookup of upkeep runs at one time.
     """
 
-    def __init__(self, own: PeerId, table: RoutingTable, config: DhtConfig, rng: random.Random) -> None:
+    def __init__(self, table: RoutingTable, config: DhtConfig, rng: random.Random) -> None:
         self.is_joined = False
         """Whether a lookup of our own id has found anybody, and not everybody was lost since."""
-        self.remembered = Remembered(own, table, config)
-        self._own = own
+        self.remembered = Remembered(table.own, table, config)
         self._table = table
         self._config = config.table
         self._rng = rng
         self._bootstrap: tuple[Contact, ...] = ()
         self._bootstrap_at: float | None = None
         self._bootstrap_tries = 0
+        self._awaited_count = 0
         self._join_at = 0.0
         """The next lookup of our own id that tries to join comes no sooner."""
         self._check_at: float | None = None
@@ -80,11 +80,20 @@ class Upkeep:
         retry_s = self._config.bootstrap_retry_s * backoff
         self._bootstrap_at = now + (self._config.refresh_interval_s if self.is_joined else retry_s)
         count = _REMEMBERED_PER_REFRESH_COUNT if self.is_joined else _REMEMBERED_PER_TRY_COUNT
-        return tuple(dict.fromkeys((*self._bootstrap, *self.remembered.choose_next(count))))
+        asked = tuple(dict.fromkeys((*self._bootstrap, *self.remembered.choose_next(count))))
+        self._awaited_count = len(asked)
+        return asked
 
     def answered_bootstrap(self, now: float) -> None:
-        """Somebody is there: look for our own neighbourhood."""
-        self._look_for_own()
+        """Somebody is there: look for our own neighbourhood, once the others had time to answer as well.
+
+        From the first one's answer alone, a liar could lead the joiner to its accomplices and nobody else.
+        """
+        self._awaited_count -= 1
+        if self._awaited_count <= 0 or self.is_joined:
+            self._look_for_own()
+        elif self._join_at <= now:
+            self._join_at = now + self._config.bootstrap_gather_s
 
     def hurry_check(self, now: float) -> None:
         """The table changed: somebody may be due for a check sooner than planned."""
@@ -121,7 +130,7 @@ class Upkeep:
     def finished(self, key: bytes, found_anybody: bool, now: float) -> None:
         """The lookup of `key` has ended."""
         self._is_looking_up = False
-        if key == self._own and found_anybody and not self.is_joined:
+        if key == self._table.own and found_anybody and not self.is_joined:
             self.is_joined = True
             self._plan_refresh(now)
 
@@ -146,8 +155,8 @@ class Upkeep:
         return has_begun and not self.is_joined and self._table.good_count > 0
 
     def _look_for_own(self) -> None:
-        if self._own not in self._keys:
-            self._keys.appendleft(self._own)
+        if self._table.own not in self._keys:
+            self._keys.appendleft(self._table.own)
 
     def _begin_to_ask(self, now: float) -> None:
         self._bootstrap_at = now if self._bootstrap or len(self.remembered) else None
@@ -164,7 +173,7 @@ class Upkeep:
     def _plan_refresh(self, now: float) -> None:
         updated_before = now - self._config.refresh_interval_s
         # A key for each bucket once: refreshes that were not done yet are the same ones.
-        self._keys = deque(key for key in self._keys if key == self._own)
+        self._keys = deque(key for key in self._keys if key == self._table.own)
         self._keys.extend(self._table.choose_refresh_keys(updated_before, self._rng, now))
         # Spread over two fifths, so that peers that started together do not refresh together for ever.
         self._refresh_at = now + self._refresh_s * self._rng.uniform(0.8, 1.2)

@@ -10,7 +10,7 @@ from p2pinfer.dht.core import DhtCore
 from p2pinfer.dht.keyspace import key_of
 from p2pinfer.dht.put import Put
 from p2pinfer.dht.tokens import HeldTokens
-from p2pinfer.effects import Misbehaved, Send
+from p2pinfer.effects import Message, Misbehaved, Send
 from p2pinfer.errors import LocalProtocolError, Overloaded
 from p2pinfer.ids import Contact, Endpoint
 from p2pinfer.wire.codec import encoded_size
@@ -184,17 +184,37 @@ def test_records_of_another_key_expired_or_older_are_not_taken() -> None:
     assert [effect.peer for effect in effects if isinstance(effect, Misbehaved)] == [peer_id(1)]
 
 
-def test_who_asks_becomes_a_candidate_and_is_checked_before_others_hear_of_it() -> None:
+def test_who_asks_becomes_a_contact_when_it_shows_that_the_answer_reached_it() -> None:
     core = make_core(0)
-    core.receive(contact(1), DhtPing(5), 0.0)
     question = FindNodes(query=6, keys=(KEY,), padding=bytes(900))
-    ((_, answer),) = sent(core.receive(contact(2), question, 0.0), FoundNodes)
-    assert answer.contacts == ()
-    ((to, ping),) = sent(core.tick(0.06), DhtPing)
-    assert to == contact(1)
-    core.receive(to, DhtPong(ping.query), 0.07)
+    ((_, answer),) = sent(core.receive(contact(1), question, 0.0), FoundNodes)
+    assert len(core._table) == 0, "anybody may write any address on a question"
+    assert core.receive(contact(1), DhtPing(7, bytes(8)), 0.01) == []
+    assert core.receive(contact(2), DhtPing(7, answer.token), 0.01) == []
+    assert len(core._table) == 0, "neither with a token of no one's nor with another's"
+    assert core.receive(contact(1), DhtPing(7, answer.token), 0.01) == [], "it is said, not asked"
     ((_, answer),) = sent(core.receive(contact(2), question, 0.08), FoundNodes)
     assert answer.contacts == (contact(1),)
+
+
+def test_who_is_asked_without_a_token_is_shown_that_its_answer_came_once() -> None:
+    core = knowing(1)
+    _, effects = core.find_nodes(KEY, 0.0)
+    ((to, question),) = sent(effects, FindNodes)
+    ((_, shown),) = sent(core.receive(to, found(question.query), 0.01), DhtPing)
+    assert shown.token == TOKEN
+    _, effects = core.find_nodes(KEY, 1.0)
+    ((to, question),) = sent(effects, FindNodes)
+    assert question.token == TOKEN
+    assert sent(core.receive(to, found(question.query), 1.01), DhtPing) == []
+
+
+def test_an_address_that_may_be_forged_is_sent_nothing_but_the_answer() -> None:
+    core = make_core(0)
+    for asked in (DhtPing(5), FindNodes(query=6, keys=(KEY,), padding=bytes(900))):
+        assert len(sent(core.receive(contact(1), asked, 0.0), Message)) == 1
+    for at in range(1, 100):
+        assert not sent(core.tick(float(at)), Message)
 
 
 def test_put_stores_at_the_nearest_and_tells_how_many_hold_it() -> None:

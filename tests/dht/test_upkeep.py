@@ -24,7 +24,7 @@ SAVE_S = CONFIG.table.save_interval_s
 
 def planned(*known: int) -> tuple[RoutingTable, Upkeep]:
     table = RoutingTable(OWN, CONFIG)
-    upkeep = Upkeep(OWN, table, CONFIG, random.Random(1))
+    upkeep = Upkeep(table, CONFIG, random.Random(1))
     for index in known:
         table.confirm(contact(index), 0.01, 0.0)
     return table, upkeep

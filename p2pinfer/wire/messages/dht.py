@@ -85,12 +85,16 @@ class DhtRecord(Signed):
 @registered
 @dataclass(frozen=True, slots=True)
 class DhtPing(Message):
-    """Any peer to a contact that it has not heard from for long: still there? Answered by DhtPong."""
+    """Any peer to a contact that it has not heard from for long: still there? Answered by DhtPong.
+
+    With the contact's token it says: here I am, as your token that reached me proves. Not answered.
+    """
 
     TAG: ClassVar[int] = 33
     PLANE: ClassVar[Plane] = Plane.DATAGRAM
 
     query: int
+    token: Annotated[bytes, Size(TOKEN_SIZE_BYTES)] = b""
 
 
 @registered
@@ -125,6 +129,8 @@ class FindNodes(Message):
     brief: bool = False
     """No more than the k nearest contacts; where there are records, those and a few contacts beside them on
     one page, and `again` says that not all records fit it."""
+    wide: bool = False
+    """Twice as many contacts as else, for many of them do not answer."""
 
 
 @registered
