@@ -108,7 +108,10 @@ class TableConfig:
     bucket_group_count_max: int = 2
     """Contacts of one /24 (IPv4) or /48 (IPv6) in a bucket. [discv5], [libp2p]."""
     table_group_count_max: int = 10
-    """Contacts of one /24 or /48 in the table, and on one path of a lookup. [discv5]."""
+    """Contacts of one /24 or /48 in the table. [discv5]."""
+    lookup_group_count_max: int = 4
+    """Contacts of one /24 or /48 among the candidates of a lookup, the nearest ones: else a few blocks of
+    liars surround whoever joins. A swarm that stands in one such block keeps so many copies. [libp2p]: 2."""
     private_exempt: bool = True
     """Loopback and private addresses do not count: see `addresses.py` for why."""
     save_interval_s: float = 600.0

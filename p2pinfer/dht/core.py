@@ -275,6 +275,7 @@ class DhtCore:
         known = self._table[peer]
         if known is None or not known.is_good:
             self._table.confirm(sender, None, now)
+            self._handover.came(sender, now)
             self._upkeep.hurry_check(now)
 
     def _on_copies(self, copies: Copies, now: float) -> None:

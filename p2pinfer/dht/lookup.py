@@ -17,9 +17,9 @@ Rules:
 
 from __future__ import annotations
 
+import bisect
 import enum
 import heapq
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from p2pinfer.dht.addresses import Reach, network_group, reach
@@ -43,12 +43,24 @@ class _Asked(enum.Enum):
 class _Path:
     """What one path knows, and how it gets on."""
 
-    __slots__ = ("answers_without_progress", "candidates", "in_flight")
+    __slots__ = ("_groups", "_place", "answers_without_progress", "candidates", "in_flight")
 
     def __init__(self, key: bytes, k: int) -> None:
         self.candidates = CandidateHeap(key, k)
         self.in_flight = 0
         self.answers_without_progress = 0
+        self._place = int.from_bytes(key, "big")
+        self._groups: dict[str, list[tuple[int, bytes]]] = {}
+
+    def has_room(self, group: str, node: ContactNode, count_max: int) -> bool:
+        """Whether a contact is among the nearest of its network block; who is not any more is let go."""
+        members = self._groups.setdefault(group, [])
+        bisect.insort(members, (node.long_id ^ self._place, node.id))
+        if len(members) <= count_max:
+            return True
+        _, farthest = members.pop()
+        self.candidates.remove([farthest])
+        return bool(farthest != node.id)
 
 
 class Lookup:
@@ -69,7 +81,6 @@ class Lookup:
         self._asked_by: dict[bytes, _Path] = {}
         self._failed: set[bytes] = set()
         self._ids_at: dict[Endpoint, set[PeerId]] = {}
-        self._groups: Counter[str] = Counter()
         self._given_up: list[_Path] = []
         self._paths = self._new_paths()
         self._is_closed = False
@@ -99,6 +110,11 @@ class Lookup:
             place = int.from_bytes(self.key, "big")
             nodes = heapq.nsmallest(self._config.k, found.values(), key=lambda node: node.long_id ^ place)
         return tuple(node.contact for node in nodes if self._asked.get(node.id) is _Asked.ANSWERED)
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether every path knows k contacts."""
+        return all(len(path.candidates) == self._config.k for path in self._paths)
 
     def start(self, seeds: Sequence[Contact]) -> None:
         """Take contacts of our own, nearest first; the paths share them out."""
@@ -228,7 +244,13 @@ class Lookup:
         return [_Path(self.key, self._config.k) for _ in range(self._config.disjoint)]
 
     def _add(self, path: _Path, contacts: Iterable[Contact]) -> bool:
-        fresh = [ContactNode(contact) for contact in contacts if self._is_new(path, contact)]
+        fresh = []
+        for contact in contacts:
+            if self._is_new(path, contact):
+                node = ContactNode(contact)
+                group = self._group_of(contact)
+                if not group or path.has_room(group, node, self._config.table.lookup_group_count_max):
+                    fresh.append(node)
         has_progress = bool(fresh) and path.candidates.take(fresh)
         self._is_worth_more |= has_progress
         return has_progress
@@ -260,16 +282,12 @@ class Lookup:
         ids = self._ids_at.setdefault(contact.endpoint, set())
         if peer not in ids and len(ids) >= _IDS_PER_ENDPOINT_MAX:
             return False
-        if not self._has_room(contact.endpoint.host):
-            return False
         ids.add(peer)
         return True
 
-    def _has_room(self, host: str) -> bool:
-        """Count a contact of a network block, if there are not too many of it already (go-libp2p)."""
-        limits = self._config.table
-        if limits.private_exempt and reach(host) is not Reach.GLOBAL:
-            return True
-        group = network_group(host)
-        self._groups[group] += 1
-        return self._groups[group] <= limits.table_group_count_max * len(self._paths)
+    def _group_of(self, contact: Contact) -> str:
+        """The network block of a contact; empty where blocks do not count."""
+        host = contact.endpoint.host
+        if self._config.table.private_exempt and reach(host) is not Reach.GLOBAL:
+            return ""
+        return network_group(host)

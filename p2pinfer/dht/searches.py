@@ -113,6 +113,8 @@ class Searches:
         self.counters["lookups"] += 1
         for key, lookup in running.search.lookups.items():
             lookup.start(self._table.seeds(key, self._seeds_count, now))
+            if not lookup.has_seeds:  # some of them were too many of one network block
+                lookup.start(self._table.seeds(key, 4 * self._seeds_count, now))
             self._table.touch(key, now)
             if running.gathering is not None:
                 running.gathering.take(self._store.get(key, now))

@@ -43,6 +43,8 @@ TESTS = DhtConfig.for_tests()
 LOOKUP_QUERIES_MAX = 60
 """Peers that a lookup may ask in these swarms of fifty, whatever it is told."""
 PAGE_CONTACTS_COUNT = 15
+_INTRODUCTION = 1
+"""The number of an attacker's first question."""
 
 
 @functools.cache
@@ -68,6 +70,8 @@ class Attacker:
         self.heard.append(message)
         if isinstance(message, DhtPing):
             return [Send(sender, DhtPong(message.query))]
+        if isinstance(message, FoundNodes) and message.query == _INTRODUCTION:
+            return [Send(sender, DhtPing(0, message.token))]
         return [Send(sender, each) for each in self._answer(sender, message)]
 
     def tick(self, now: float) -> list[Effect]:
@@ -96,8 +100,8 @@ class AttackedSwarm(DhtSwarm):
         return added
 
     def introduce(self, attackers: Iterable[Host], victims: Iterable[Host]) -> None:
-        """Let every attacker ask every victim something, so that it is taken for a candidate."""
-        question = FindNodes(query=1, keys=(bytes(32),), padding=bytes(900))
+        """Let every attacker ask every victim something and show its token: it is taken for a contact."""
+        question = FindNodes(query=_INTRODUCTION, keys=(bytes(32),), padding=bytes(900))
         to = [victim.contact for victim in victims]
         for attacker in attackers:
             attacker.call(lambda core, now: [Send(contact, question) for contact in to])

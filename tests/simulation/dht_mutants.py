@@ -20,6 +20,7 @@ _RECORDS = "p2pinfer/dht/records.py"
 _SEARCHES = "p2pinfer/dht/searches.py"
 _SIZE = "p2pinfer/dht/network_size.py"
 _STORE = "p2pinfer/dht/store.py"
+_STORING = "p2pinfer/dht/storing.py"
 _TABLE = "p2pinfer/dht/table.py"
 _TOKENS = "p2pinfer/dht/tokens.py"
 _UPKEEP = "p2pinfer/dht/upkeep.py"
@@ -150,7 +151,7 @@ DHT_MUTANTS = (
     ),
     Mutant(
         "a putter near the key keeps no copy",
-        _SEARCHES,
+        _STORING,
         "return nearer < self._config.k",
         "return False",
     ),
@@ -176,10 +177,10 @@ DHT_MUTANTS = (
         "_READY_COUNT = 1",
     ),
     Mutant(
-        "whoever asks is a candidate for nothing",
+        "whoever asks is taken for a contact unproved",
         _CORE,
-        "                self.heard(sender, now)\n",
-        "",
+        "if self._answers.is_proved(sender, message, now):",
+        "if True:",
     ),
     Mutant(
         "a peer that joined asks its entries no more",

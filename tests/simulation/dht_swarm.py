@@ -60,6 +60,10 @@ class DhtSwarm:
         keys = [self.rng.randbytes(32) for _ in range(lookups)]
         return sum(self.recall(self.rng.choice(self.alive), key) for key in keys) / lookups
 
+    def holders_count(self, key: bytes) -> int:
+        """Living peers that keep something under a key."""
+        return sum(bool(host.core._store.get(key, host.now)) for host in self.alive)
+
     def total(self, counter: str) -> int:
         return sum(int(host.core.statistics().get(counter, 0)) for host in self.alive)
 

@@ -47,7 +47,9 @@ def test_two_hundred_join_through_one_and_find_the_true_nearest_also_with_a_fift
     assert swarm.mean_recall(40) >= 0.98, "just after; each lookup clears some of the dead out of the tables"
     assert swarm.mean_recall(40) >= 0.99
     putter = swarm.alive[7]
-    assert swarm.put(putter, KEY, b"value", ttl_s=60.0).stored_at >= 19
+    assert swarm.put(putter, KEY, b"value", ttl_s=60.0).stored_at >= 15, "told at three quarters of k"
+    swarm.world.run_for(2.0)
+    assert swarm.holders_count(KEY) >= 19
     for reader in swarm.alive[::20]:
         assert [found.value for found in swarm.get(reader, KEY).values] == [b"value"]
 
@@ -55,7 +57,9 @@ def test_two_hundred_join_through_one_and_find_the_true_nearest_also_with_a_fift
 def test_with_a_tenth_of_all_datagrams_lost_nearly_all_is_found() -> None:
     swarm = joined(50, 3, loss=0.1)
     assert swarm.mean_recall(20) >= 0.97
-    assert swarm.put(swarm.hosts[5], KEY, b"value", ttl_s=60.0).stored_at >= 18
+    assert swarm.put(swarm.hosts[5], KEY, b"value", ttl_s=60.0).stored_at >= 15
+    swarm.world.run_for(2.0)
+    assert swarm.holders_count(KEY) >= 18
     assert swarm.get(swarm.hosts[44], KEY).values
 
 

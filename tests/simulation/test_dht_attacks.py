@@ -102,7 +102,6 @@ def honest_found(swarm: AttackedSwarm, newcomer: Host) -> float:
     return found_count / 10
 
 
-@pytest.mark.xfail(strict=True, reason="needs lookups that believe few contacts of one network block")
 def test_a_joining_peer_is_not_eclipsed() -> None:
     """Whatever 240 peers of three blocks tell of each other, the honest are known and found."""
     swarm, newcomer = eclipse(TESTS)

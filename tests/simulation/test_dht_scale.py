@@ -66,7 +66,6 @@ def test_a_whole_swarm_finds_all_of_the_nearest(form: str) -> None:
     assert result["lookups"] == SMALL.lookups
 
 
-@pytest.mark.xfail(strict=True, reason="needs that short answers are asked for again where others died")
 def test_with_half_of_all_dead_at_once_the_living_are_found() -> None:
     result = simulate(replace(SMALL, nodes=50, dead=0.5))
     assert result["success"] == 1.0
