@@ -238,7 +238,7 @@ class DhtCore:
             "buckets": self._table.bucket_count,
             "contacts": len(self._table),
             "contacts_good": self._table.good_count,
-            "contacts_waiting": self._table.waiting_count,
+            "contacts_waiting": self._table.known_count - len(self._table),
             "is_joined": self._upkeep.is_joined,
             "lookups_running": len(self._searches),
             "nat": self._observed.nat,

@@ -40,13 +40,14 @@ class NetworkSize:
         self._k = k
         self._known = known
         self._estimates: OrderedDict[bytes, float] = OrderedDict()
+        self._median = 0.0
 
     @property
     def estimate(self) -> float | None:
         """Peers in the network; None while too few lookups have ended."""
         if len(self._estimates) < _READY_COUNT:
             return None
-        return max(1.0 + self._known(), statistics.median(self._estimates.values()))
+        return max(1.0 + self._known(), self._median)
 
     def found(self, key: bytes, nearest: Sequence[Contact]) -> None:
         """Take the result of a lookup: who is nearest to a key, nearest first."""
@@ -87,6 +88,7 @@ class NetworkSize:
         self._estimates.move_to_end(key)
         if len(self._estimates) > _WINDOW_COUNT:
             self._estimates.popitem(last=False)
+        self._median = statistics.median(self._estimates.values())
 
 
 def _poisson_below(count: int, mean: float) -> float:

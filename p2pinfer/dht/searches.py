@@ -66,7 +66,7 @@ class Searches:
         self._running: dict[LookupId, Running] = {}
         self._next_id = 0
         table = asker.table
-        self.size = NetworkSize(config.k, lambda: len(table) + table.waiting_count)
+        self.size = NetworkSize(config.k, lambda: table.known_count)
         self._storing = Storing(own, asker, store, config, self.size)
         self.counters: Counter[str] = Counter()
 

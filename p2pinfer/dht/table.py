@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A contact enters as a candidate when it is heard from; others are told of it only after it answered a
-   question of ours (discv5's liveness rule). A datagram from it proves its key, not its address.
+1. Others are told of a contact only after it answered us, or showed a token that we sent to its address
+   (discv5's liveness rule): a datagram from it proves its key, not its address.
 2. A working contact is never pushed out by a new one: old contacts live longer (Kademlia, section 2.4). New
    ones wait in the bucket's replacement cache, where a good one goes for no doubtful one either. One lost
    datagram, or ten at once, cost nobody a place: only failures after a back-off add up.
@@ -55,7 +55,7 @@ class RoutingTable:
         self._checks_count = 0
 
     def __len__(self) -> int:
-        return sum(len(bucket) for bucket in self._buckets.values())
+        return sum(map(len, self._buckets.values()))
 
     def __contains__(self, peer: PeerId) -> bool:
         return peer in self._known
@@ -74,9 +74,9 @@ class RoutingTable:
         return sum(bool(len(bucket)) for bucket in self._buckets.values())
 
     @property
-    def waiting_count(self) -> int:
-        """Contacts in the replacement caches."""
-        return len(self._known) - len(self)
+    def known_count(self) -> int:
+        """Contacts, and those that wait for a place in the replacement caches."""
+        return len(self._known)
 
     def offer(self, contact: Contact, now: float) -> bool:
         """Take a candidate: somebody was heard from, and may or may not be reachable there.

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import trio
+
+from p2pinfer.config import NodeConfig
 from p2pinfer.errors import ConfigError, RemoteProtocolError, StorageError, UnfitId
 from p2pinfer.files import replace_file
 from p2pinfer.identity import Identity, Verifier
@@ -47,6 +51,7 @@ __all__ = [
     "load_owner",
     "make_invite",
     "open_home",
+    "open_home_in_thread",
 ]
 
 _log = logging.getLogger(__name__)
@@ -54,6 +59,8 @@ _log = logging.getLogger(__name__)
 ADMITTED_S = 10 * 365 * 86400.0
 """How long the founder admits itself for. Others are members as long as their invite is good."""
 
+_LAST_FILE_S = 2.0
+"""How long a start that is cancelled waits for the file that is being written."""
 _IDENTITY = "identity.key"
 _OWNER = "owner.key"
 _SWARM = "swarm.json"
@@ -125,6 +132,28 @@ def open_home(directory: Path, join: Sequence[str], now: float, id_difficulty: i
             "join with an invite, which `p2pinfer invite` prints on a peer of the swarm"
         )
     return _found(directory, id_difficulty, now)
+
+
+async def open_home_in_thread(config: NodeConfig, now: float) -> Home:
+    """Open a node's home as `open_home` does, beside the event loop: making a key may take its time.
+
+    When cancelled it lets go of the thread, but not in the middle of a file: a key with work in it may take
+    minutes, all else a moment.
+    """
+    finished = threading.Event()
+
+    def run() -> Home:
+        try:
+            return open_home(config.data_dir, config.join, now, config.id_difficulty)
+        finally:
+            finished.set()
+
+    try:
+        return await trio.to_thread.run_sync(run, abandon_on_cancel=True)
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(finished.wait, _LAST_FILE_S)
+        raise
 
 
 def client_home(directory: Path) -> Home:

@@ -39,7 +39,7 @@ from p2pinfer.runtime.disk import Disk
 from p2pinfer.runtime.entry_model import EntryModel
 from p2pinfer.runtime.groups import Groups
 from p2pinfer.runtime.held_span import HeldSpan
-from p2pinfer.runtime.home import make_invite, open_home
+from p2pinfer.runtime.home import make_invite, open_home_in_thread
 from p2pinfer.runtime.joining import join_swarm
 from p2pinfer.runtime.keyring import Keyring
 from p2pinfer.runtime.load import Load
@@ -319,9 +319,7 @@ async def open_peer(
     """
     config = config or node_config(settings)
     clock = Clock()
-    home = await trio.to_thread.run_sync(
-        open_home, config.data_dir, config.join, clock.now(), config.id_difficulty, abandon_on_cancel=True
-    )
+    home = await open_home_in_thread(config, clock.now())
     with (
         unwrapped(),
         closing(Disk(config.data_dir / "state")) as disk,

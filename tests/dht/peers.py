@@ -11,6 +11,7 @@ from typing import TypeVar
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.core import DhtCore
 from p2pinfer.dht.news import LookupDone
+from p2pinfer.dht.table import RoutingTable
 from p2pinfer.effects import Deliver, Effect, Message, Send
 from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.wire.messages.dht import DhtRecord
@@ -111,3 +112,8 @@ def exchange(cores: Sequence[DhtCore], effects: list[Effect], source: DhtCore, n
             answers = target.receive(sender.contact, effect.message, now)
             waiting += [(target, answer) for answer in answers]
     return others
+
+
+def waiting(table: RoutingTable) -> int:
+    """Contacts in the replacement caches."""
+    return table.known_count - len(table)

@@ -8,7 +8,7 @@ from p2pinfer.dht.contacts import Bucket
 from p2pinfer.dht.keyspace import bucket_range, prefix_length
 from p2pinfer.dht.table import RoutingTable
 from p2pinfer.ids import Contact, Endpoint, PeerId
-from tests.dht.peers import contact, endpoint, nearest_by_force, peer_id
+from tests.dht.peers import contact, endpoint, nearest_by_force, peer_id, waiting
 
 OWN = peer_id(0)
 keys = st.binary(min_size=32, max_size=32)
@@ -100,7 +100,7 @@ def test_a_new_contact_does_not_push_a_working_one_out() -> None:
     crowd = in_bucket(0, 30)
     for each in crowd:
         table.confirm(each, 0.01, 1.0)
-    assert (len(table), table.waiting_count) == (20, 10)
+    assert (len(table), waiting(table)) == (20, 10)
     assert table.check_at == 901.0
 
 
@@ -110,14 +110,14 @@ def test_a_contact_that_answers_takes_the_place_of_one_that_never_did() -> None:
     for each in candidates:
         assert table.offer(each, 1.0)
     table.confirm(late, 0.01, 2.0)
-    assert (len(table), table.waiting_count) == (3, 0)
+    assert (len(table), waiting(table)) == (3, 0)
     assert table.nearest(OWN, 20) == [late]
 
 
 def test_one_lost_answer_costs_nobody_a_place_and_repeated_ones_do() -> None:
     table = RoutingTable(OWN, DhtConfig(k=3))
-    *members, waiting = in_bucket(0, 4)
-    for each in (*members, waiting):
+    *members, last = in_bucket(0, 4)
+    for each in (*members, last):
         table.confirm(each, 0.01, 1.0)
     loser = members[0]
     assert loser.peer is not None
@@ -131,8 +131,8 @@ def test_one_lost_answer_costs_nobody_a_place_and_repeated_ones_do() -> None:
     for at in (9.0, 20.0):
         table.fail(loser, at)
     assert loser.peer not in table
-    assert waiting in table.nearest(OWN, 20)
-    assert (len(table), table.waiting_count) == (3, 0)
+    assert last in table.nearest(OWN, 20)
+    assert (len(table), waiting(table)) == (3, 0)
 
 
 def test_a_cut_cable_does_not_empty_the_table_at_once() -> None:
@@ -188,7 +188,7 @@ def test_the_counts_agree_whatever_happens(steps: list[tuple[str, int]], k: int)
         else:
             table.forget(peer_id(index))
         present = [i for i in range(1, 41) if peer_id(i) in table]
-        assert len(table) + table.waiting_count == len(present)
+        assert len(table) + waiting(table) == len(present)
         for group in range(3):
             assert sum(i % 3 == group for i in present) <= 10
         good = [found.peer for found in table.nearest(OWN, 100)]

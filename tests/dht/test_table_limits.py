@@ -8,7 +8,7 @@ from p2pinfer.dht.keyspace import bucket_range, prefix_length
 from p2pinfer.dht.table import CHECK_S_MAX, RoutingTable
 from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.puzzle import zero_bits
-from tests.dht.peers import contact, endpoint, peer_id
+from tests.dht.peers import contact, endpoint, peer_id, waiting
 from tests.dht.test_table import OWN, in_bucket, table_with
 
 
@@ -31,12 +31,12 @@ def test_two_contacts_of_one_group_in_a_bucket_and_ten_in_the_table() -> None:
 
 
 def test_private_addresses_are_exempt_unless_the_setting_says_no() -> None:
-    assert len(table_with(30)) + table_with(30).waiting_count == 30
+    assert len(table_with(30)) + waiting(table_with(30)) == 30
     strict = dataclasses.replace(DhtConfig(), table=TableConfig(private_exempt=False))
     table = RoutingTable(OWN, strict)
     for index in range(1, 31):
         table.confirm(contact(index), 0.01, 1.0)
-    assert len(table) + table.waiting_count <= 10
+    assert len(table) + waiting(table) <= 10
 
 
 def test_an_answering_contact_replaces_a_doubtful_one_of_its_group() -> None:
@@ -135,10 +135,10 @@ def test_a_flood_of_strangers_pushes_no_good_contact_out_of_the_replacement_cach
     good, strangers = crowd[:12], crowd[12:]
     for each in good:
         table.confirm(each, 0.01, 1.0)
-    assert (len(table), table.waiting_count) == (2, 10)
+    assert (len(table), waiting(table)) == (2, 10)
     for each in strangers:
         assert not table.offer(each, 2.0)
-    assert (len(table), table.waiting_count) == (2, 10)
+    assert (len(table), waiting(table)) == (2, 10)
     assert {each.peer for each in table.nearest(OWN, 100)} == {each.peer for each in good}
 
 
@@ -147,10 +147,10 @@ def test_a_stranger_fills_the_cache_only_up_to_its_size_and_gives_way_to_the_goo
     crowd = in_bucket(0, 300)
     for each in crowd[:200]:
         table.offer(each, 1.0)
-    assert (len(table), table.waiting_count) == (2, 10)
+    assert (len(table), waiting(table)) == (2, 10)
     for each in crowd[200:212]:
         table.confirm(each, 0.01, 2.0)
-    assert (len(table), table.waiting_count, table.good_count) == (2, 10, 12)
+    assert (len(table), waiting(table), table.good_count) == (2, 10, 12)
 
 
 def test_a_contact_that_failed_once_keeps_its_place_while_others_answer() -> None:
