@@ -152,10 +152,10 @@ class CrashingFiles:
         return sum(len(content.cached) for content in self._cached.values())
 
     def edit(self, name: str, data: bytes) -> None:
-        """Lay other bytes on the disk from outside: damage, or an old format."""
-        content = self._cached[name]
+        """Lay a file on the disk from outside: damage, or an old format."""
+        content = _Content()
         content.cached, content.durable = bytearray(data), bytearray(data)
-        content.pending.clear()
+        self._cached[name] = self._durable[name] = content
 
     # ------------------------------------------------------------------ what a store calls
 

@@ -3,9 +3,9 @@
 Rules:
 
 1. A segment ends where its successor says; only the newest may end in something torn.
-2. What the newest segment's last sync wrote is not believed yet: the process before may have died between writing and
-   syncing, or because the sync failed, and what is read may be in memory alone. It is handed over separately, to be
-   written anew before anybody acts on it.
+2. What the newest segment's last sync wrote is not believed yet: the process before may have died between writing
+   and syncing, or because the sync failed, and what is read may be in memory alone. The same holds for a segment's
+   name until something was appended. It is handed over separately, to be written anew before anybody acts on it.
 3. Nothing is changed here, so that a log that is refused can be looked at as it was.
 """
 
@@ -95,10 +95,7 @@ def replay(files: Files) -> Replayed | None:
     chain = _read_chain(files, sequences)
     newest = chain[-1]
     records = newest.reading.records
-    is_unproven = records[-1].end > newest.head.synced_end
-    first_unproven = len(records)
-    while is_unproven and records[first_unproven - 1].sync == records[-1].sync:
-        first_unproven -= 1
+    first_unproven = _first_unproven(newest)
     contents = Contents(_checkpoint_of(files, chain[0]))
     old: list[OldSegment] = []
     for segment in chain[:-1]:
@@ -125,6 +122,14 @@ def replay(files: Files) -> Replayed | None:
         surplus_bytes=max(newest.size_bytes - newest.reading.end, 0),
         torn_bytes=newest.reading.torn_bytes,
     )
+
+
+def _first_unproven(newest: _Segment) -> int:
+    """Return which of its records is the first that is not believed yet; the checkpoint always is."""
+    records = newest.reading.records
+    if records[-1].end <= newest.head.synced_end:
+        return 1  # nothing was appended, so not even the file's name is sure to be on the disk
+    return next(place for place, record in enumerate(records) if record.sync == records[-1].sync)
 
 
 def _read_chain(files: Files, sequences: list[int]) -> list[_Segment]:

@@ -184,13 +184,14 @@ class WalStore:
     def _remove_leftovers(self) -> None:
         """Delete what no record speaks of: drafts, compacted segments, a snapshot that was not made known."""
         kept = self._opened().names
-        for name in self._files.names():
-            if name.endswith(DRAFT):
+        segments = {segment_name(sequence) for sequence in segment_sequences(self._files)}
+        drafts = {name for name in self._files.names() if name.endswith(DRAFT)}
+        try:
+            for name in (segments - kept) | drafts:
                 self._files.remove(name)
-        for sequence in segment_sequences(self._files):
-            if segment_name(sequence) not in kept:
-                self._files.remove(segment_name(sequence))
-        self._snapshots.remove_others(self._state.meta, newer=True)
+            self._snapshots.remove_others(self._state.meta, newer=True)
+        except OSError:
+            pass  # the next start tries again, and nothing reads them
 
     def _delete_what_is_compacted(self) -> None:
         try:
