@@ -22,7 +22,7 @@ from p2pinfer.raft.storage.files import Files, storage_errors
 from p2pinfer.raft.storage.records import decode_meta, encode_meta
 from p2pinfer.raft.types import Snapshot, SnapshotMeta
 
-__all__ = ["DRAFT", "REMEDY", "SNAPSHOT", "SnapshotDraft", "SnapshotFiles"]
+__all__ = ["DRAFT", "REMEDY", "SNAPSHOT", "SnapshotDraft", "SnapshotFiles", "read_snapshot_head"]
 
 DRAFT = ".draft"
 """Ends the name of a file that is being written; what a crash leaves of those is removed."""
@@ -39,6 +39,8 @@ _HEAD = struct.Struct("<8sH2xI")
 _CHECKSUM = struct.Struct("<I")
 _ORDER = 33
 """So many characters of a name are index and term."""
+_META_SIZE_BYTES_MAX = 1 << 20
+"""Far above a configuration with all the members that there may be."""
 _BLOCK_SIZE_BYTES = 64 << 10
 """What is read and checked at once: the checksum has 4 bytes of it."""
 
@@ -172,7 +174,7 @@ class SnapshotFiles:
             raise DamagedStorage(f"{self._files.place}: the snapshot {name} is missing: {REMEDY}")
         snapshot = Snapshot(meta, self.read(meta, 0, meta.size_bytes))
         if not snapshot.is_intact:
-            raise self._damaged(name, "its digest is another")
+            raise _damaged(self._files, name, "its digest is another")
         self._whole.add(name)
         return snapshot
 
@@ -197,7 +199,7 @@ class SnapshotFiles:
             at = (place - first) * step
             block = raw[at + _CHECKSUM.size : at + _CHECKSUM.size + size]
             if len(block) != size or raw[at : at + _CHECKSUM.size] != _CHECKSUM.pack(crc32c(block)):
-                raise self._damaged(name, f"the block at byte {begin + place * step} is not what was written")
+                raise _damaged(self._files, name, f"the block at byte {begin + place * step} is not what was written")
             blocks.append(block)
         skip = offset - first * _BLOCK_SIZE_BYTES
         return b"".join(blocks)[skip : skip + end - offset]
@@ -212,27 +214,42 @@ class SnapshotFiles:
 
     def _read_head(self, name: str, meta: SnapshotMeta) -> int:
         """Check the head of a file; return where its data begins."""
-        fixed = self._files.read(name, 0, _HEAD.size)
-        length = _HEAD.unpack(fixed)[2] if len(fixed) == _HEAD.size else 0
-        raw = self._files.read(name, 0, _HEAD.size + min(length, 1 << 20) + _CHECKSUM.size)
-        covered, checksum = raw[: -_CHECKSUM.size], raw[-_CHECKSUM.size :]
-        if len(covered) != _HEAD.size + length or checksum != _CHECKSUM.pack(crc32c(covered)):
-            raise self._damaged(name, "its head is not what was written")
-        magic, version, _ = _HEAD.unpack_from(covered)
-        if version != _VERSION:
-            raise NewerFormat(
-                f"{self._files.place}: {name} has format {version}, and this version reads {_VERSION}: update p2pinfer"
-            )
+        packed = read_snapshot_head(self._files, name)
         try:
-            same = decode_meta(covered[_HEAD.size :]) == meta
+            same = decode_meta(packed) == meta
         except ValueError:
             same = False
-        if magic != _MAGIC or not same:
-            raise self._damaged(name, "it is another snapshot than its name says")
-        return len(raw)
+        if not same:
+            raise _damaged(self._files, name, "it is another snapshot than its name says")
+        return _HEAD.size + len(packed) + _CHECKSUM.size
 
-    def _damaged(self, name: str, what: str) -> DamagedStorage:
-        return DamagedStorage(f"{self._files.place}: the snapshot {name} is damaged, {what}: {REMEDY}")
+
+def read_snapshot_head(files: Files, name: str) -> bytes:
+    """Return what a file says that its snapshot is, for `decode_meta`.
+
+    Raises:
+        DamagedStorage: Its head is not what was written.
+        NewerFormat: A newer version wrote it.
+        OSError: The disk refused.
+    """
+    fixed = files.read(name, 0, _HEAD.size)
+    length = _HEAD.unpack(fixed)[2] if len(fixed) == _HEAD.size else 0
+    raw = files.read(name, 0, _HEAD.size + min(length, _META_SIZE_BYTES_MAX) + _CHECKSUM.size)
+    covered, checksum = raw[: -_CHECKSUM.size], raw[-_CHECKSUM.size :]
+    if len(covered) != _HEAD.size + length or checksum != _CHECKSUM.pack(crc32c(covered)):
+        raise _damaged(files, name, "its head is not what was written")
+    magic, version, _ = _HEAD.unpack_from(covered)
+    if magic != _MAGIC:
+        raise _damaged(files, name, "it is no snapshot")
+    if version > _VERSION:
+        raise NewerFormat(
+            f"{files.place}: {name} has format {version}, and this version reads {_VERSION}: update p2pinfer"
+        )
+    return covered[_HEAD.size :]
+
+
+def _damaged(files: Files, name: str, what: str) -> DamagedStorage:
+    return DamagedStorage(f"{files.place}: the snapshot {name} is damaged, {what}: {REMEDY}")
 
 
 def _name_of(meta: SnapshotMeta) -> str:

@@ -88,8 +88,7 @@ class WalStore:
             self._failure_count += 1
             raise
         self._state = state
-        if any(write.compact_to is not None or write.snapshot is not None for write in writes):
-            self._delete_what_is_compacted()
+        self._delete_what_is_compacted(any(write.snapshot is not None for write in writes))
 
     def read_snapshot(self, offset: int, size_bytes: int) -> bytes:
         self._opened()
@@ -183,6 +182,7 @@ class WalStore:
 
     def _remove_leftovers(self) -> None:
         """Delete what no record speaks of: drafts, compacted segments, a snapshot that was not made known."""
+        self._delete_what_is_compacted(False)
         kept = self._opened().names
         segments = {segment_name(sequence) for sequence in segment_sequences(self._files)}
         drafts = {name for name in self._files.names() if name.endswith(DRAFT)}
@@ -193,10 +193,10 @@ class WalStore:
         except OSError:
             pass  # the next start tries again, and nothing reads them
 
-    def _delete_what_is_compacted(self) -> None:
+    def _delete_what_is_compacted(self, has_new_snapshot: bool) -> None:
         try:
-            if self._state.meta is not None:
+            if has_new_snapshot:
                 self._snapshots.remove_others(self._state.meta)
             self._opened().drop(self._state.bounds.compacted)
         except OSError:
-            pass  # the write is durable; the files go with the next compaction, or the next start
+            pass  # the write is durable; the files go with the next one, or at the next start

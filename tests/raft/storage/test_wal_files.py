@@ -54,13 +54,12 @@ def test_a_killed_process_leaves_all_that_it_acknowledged(tmp_path: Path) -> Non
     rng = random.Random(7)
     told = 0
     for _ in range(12):
-        process = start(tmp_path, "write")
-        assert int(output(process).readline().split()[1]) >= told
-        for _ in range(rng.randrange(1, 250)):
-            told = int(output(process).readline().split()[1])
-        process.kill()
-        rest = [line for line in output(process).read().splitlines() if line.startswith("acknowledged ")]
-        process.wait()
+        with start(tmp_path, "write") as process:
+            assert int(output(process).readline().split()[1]) >= told
+            for _ in range(rng.randrange(1, 250)):
+                told = int(output(process).readline().split()[1])
+            process.kill()
+            rest = [line for line in output(process).read().splitlines() if line.startswith("acknowledged ")]
         if len(rest) > 1:
             told = int(rest[-2].split()[1])  # the last line may be cut off
         initial = load(tmp_path)
@@ -71,9 +70,9 @@ def test_a_killed_process_leaves_all_that_it_acknowledged(tmp_path: Path) -> Non
 
 
 def test_a_full_disk_refuses_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    process = start(tmp_path, "full")
-    lines = output(process).read().splitlines()
-    assert process.wait() == 0
+    with start(tmp_path, "full") as process:
+        lines = output(process).read().splitlines()
+    assert process.returncode == 0
     refusals = [line for line in lines if line.startswith("refused")]
     assert len(refusals) == 3
     assert "free space or mend the disk" in refusals[0]
@@ -81,12 +80,11 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_room(tmp_path: Path) -> N
 
 
 def test_a_directory_serves_one_process(tmp_path: Path) -> None:
-    process = start(tmp_path, "hold")
-    assert output(process).readline() == "found 0\n"
-    with pytest.raises(StorageError, match=f"{tmp_path} is used by another running process"):
-        load(tmp_path)
-    process.kill()
-    process.communicate()
+    with start(tmp_path, "hold") as process:
+        assert output(process).readline() == "found 0\n"
+        with pytest.raises(StorageError, match=f"{tmp_path} is used by another running process"):
+            load(tmp_path)
+        process.kill()
     assert load(tmp_path).entries == ()
 
 
