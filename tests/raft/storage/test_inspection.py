@@ -14,9 +14,9 @@ def log() -> CrashingFiles:
     files = CrashingFiles(1)
     store = WalStore(files, cluster_id=b"c" * 16, segment_size_bytes=4096)
     store.load()
-    store.write((LogWrite(1, entries=entries(1, 3), hard_state=HardState(1, 7, 1)), LogWrite(2, truncate_from=2)))
-    store.write((LogWrite(3, snapshot=snapshot(5), compact_to=5),))
-    store.write((LogWrite(4, entries=entries(6, 41, size_bytes=100)),))
+    store.write((LogWrite(1, entries=entries(1, 9), hard_state=HardState(1, 7, 1)), LogWrite(2, truncate_from=8)))
+    store.write((LogWrite(3, snapshot=snapshot(5), compact_to=3),))
+    store.write((LogWrite(4, entries=entries(8, 45, size_bytes=100)),))
     return files
 
 
@@ -30,12 +30,12 @@ def test_every_record_has_its_line() -> None:
     assert head.startswith("0 segment of node ")
     assert head.endswith(f"in cluster {'63' * 16}, the first, 4096 bytes")
     assert checkpoint == "128 sync 0: checkpoint, term 0, no vote, commit 0, no entries"
-    assert "sync 1: entries 1 to 2 of terms 1 to 1 with 20 bytes, term 1, vote for 7, commit 1" in first
-    assert second.endswith("sync 1: drops entries from 2 on")
-    assert third.endswith("sync 2: snapshot at 5 of term 1 with 200 bytes and 2 voters, compacted up to 5")
+    assert "sync 1: entries 1 to 8 of terms 1 to 1 with 80 bytes, term 1, vote for 7, commit 1" in first
+    assert second.endswith("sync 1: drops entries from 8 on")
+    assert third.endswith("sync 2: snapshot at 5 of term 1 with 200 bytes and 2 voters, compacted up to 3")
     assert "follows on 0000000000000001.wal" in next_head
-    assert "checkpoint, term 1, vote for 7, commit 1, no entries, snapshot at 5" in next_checkpoint
-    assert "sync 3: entries 6 to 40" in last
+    assert "checkpoint, term 1, vote for 7, commit 1, entries 4 to 7, snapshot at 5" in next_checkpoint
+    assert "sync 3: entries 8 to 44" in last
     assert taken == "0 snapshot at 5 of term 1 with 200 bytes and 2 voters"
 
 
@@ -59,11 +59,10 @@ def test_damage_is_shown_where_it_is_and_nothing_changes() -> None:
 
 def test_what_a_crash_left_is_no_damage() -> None:
     files = log()
-    data = files.read(segment_name(2))
-    store = WalStore(files, segment_size_bytes=4096)
+    store = WalStore(files, segment_size_bytes=8192)
     files.kill()
     store.load()
-    store.write((LogWrite(1, entries=entries(41, 42, size_bytes=100)),))
+    store.write((LogWrite(1, entries=entries(45, 46, size_bytes=100)),))
     newest = max(name for name in files.names() if name.endswith(".wal"))
     data = files.read(newest).rstrip(b"\x00")[:-20]
     files.edit(newest, data)
