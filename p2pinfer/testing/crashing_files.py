@@ -1,10 +1,12 @@
 """A directory in memory that forgets at a crash what was not synced, and fails on demand.
 
-1. What a crash leaves of unsynced writes is drawn: nothing, all, all up to a byte, or any sectors of 512 bytes. So is
-   which unsynced names are there.
-2. A sync that fails leaves the pages clean: what was to be synced reached the disk in part, is still read by this
-   machine, and no later sync writes it (PostgreSQL's "fsyncgate", 2018; Rebello et al., 2020, section 3).
-3. Every call that may fail is counted, so that a test can let each one in turn be the one that fails or the last.
+1. What a crash leaves of unsynced writes is drawn: nothing, all, all up to a byte, or any sectors of 512
+   bytes. So is which unsynced names are there.
+2. A sync that fails leaves the pages clean: what was to be synced reached the disk in part, is still read by
+   this machine, and no later sync writes it (PostgreSQL's "fsyncgate", 2018; Rebello et al., 2020, section
+   3).
+3. Every call that may fail is counted, so that a test can let each one in turn be the one that fails or the
+   last.
 
 Source of the model: Pillai et al., "All File Systems Are Not Created Equal" (ALICE), 2014, table 1.
 """
@@ -115,7 +117,9 @@ class CrashingFiles:
     def crash(self) -> None:
         """Lose power: only what is on the disk is left, and a part of what was on its way."""
         contents = {id(each): each for names in (self._cached, self._durable) for each in names.values()}
-        contents |= {id(each): each for change in self._pending for each in change.values() if each is not None}
+        contents |= {
+            id(each): each for change in self._pending for each in change.values() if each is not None
+        }
         for content in contents.values():
             content.lose(self.rng)
             content.cached = bytearray(content.durable)

@@ -1,7 +1,8 @@
 """What every store of Raft must do, wherever it puts things: one suite for all implementations.
 
-A store is seen only through `raft.storage.protocol.Store`. The subject makes fresh stores and opens them again, as a
-process that starts anew would. Every check ends with the store opened again, since that is what it is for.
+A store is seen only through `raft.storage.protocol.Store`. The subject makes fresh stores and opens them
+again, as a process that starts anew would. Every check ends with the store opened again, since that is what
+it is for.
 
 A finding is an AssertionError that names the check.
 """
@@ -154,7 +155,9 @@ def check_snapshot_of_the_leader(subject: StoreSubject) -> None:
     """A snapshot ahead of the log takes its place; one that fits leaves what follows."""
     run = _Run(subject)
     run.write(LogWrite(1, entries=entries(1, 11)))
-    run.write(LogWrite(2, snapshot=snapshot(30), truncate_from=1, compact_to=30, hard_state=HardState(2, None, 30)))
+    run.write(
+        LogWrite(2, snapshot=snapshot(30), truncate_from=1, compact_to=30, hard_state=HardState(2, None, 30))
+    )
     run.reopen()
     run.write(LogWrite(3, entries=entries(31, 41)))
     run.write(LogWrite(4, snapshot=snapshot(35, term=2), compact_to=35))
@@ -172,7 +175,14 @@ def check_snapshot_in_pieces(subject: StoreSubject) -> None:
     whole = snapshot(5, size_bytes=200_001)
     run.write(LogWrite(1, snapshot=whole))
     for _ in range(2):
-        for offset, size in ((0, 1), (65_535, 2), (65_536, 65_536), (70_000, 100_000), (199_990, 100), (200_001, 5)):
+        for offset, size in (
+            (0, 1),
+            (65_535, 2),
+            (65_536, 65_536),
+            (70_000, 100_000),
+            (199_990, 100),
+            (200_001, 5),
+        ):
             piece = run.store.read_snapshot(offset, size)
             _require(piece == whole.data[offset : offset + size], f"{size} bytes at {offset}")
         run.reopen()
@@ -232,7 +242,9 @@ class WriteMaker:
         term = hard_state.term + rng.choice((0, 0, 0, 1))
         taken = None
         if rng.random() < 0.2:
-            taken = snapshot(bounds.snapshot + rng.randrange(20), term=max(term, 1), size_bytes=rng.randrange(3000))
+            taken = snapshot(
+                bounds.snapshot + rng.randrange(20), term=max(term, 1), size_bytes=rng.randrange(3000)
+            )
         truncate_from = None
         if rng.random() < 0.2:
             truncate_from = rng.randrange(1, bounds.last + 2)
@@ -240,7 +252,9 @@ class WriteMaker:
             number=1,
             snapshot=taken,
             truncate_from=truncate_from,
-            hard_state=HardState(term, rng.choice((None, 1, 2)), bounds.snapshot) if rng.random() < 0.5 else None,
+            hard_state=HardState(term, rng.choice((None, 1, 2)), bounds.snapshot)
+            if rng.random() < 0.5
+            else None,
         )
         left = bounds.left_by(write)
         size = rng.choice((0, 5, 100, 2000))

@@ -1,1 +1,1 @@
-"""What a node of Raft must still know after it lost power: the store protocol, a memory store and a write-ahead log."""
+"""What a node of Raft must still know after it lost power: a protocol, a memory store, a write-ahead log."""

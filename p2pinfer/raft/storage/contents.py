@@ -2,8 +2,8 @@
 
 Rules:
 
-1. `Bounds` is enough to judge whether a write follows on what is stored, so a store need not keep its entries in
-   memory; `Contents` has the entries as well.
+1. `Bounds` is enough to judge whether a write follows on what is stored, so a store need not keep its entries
+   in memory; `Contents` has the entries as well.
 2. A log never ends before its snapshot: entries that a snapshot leaves behind without a join to it are gone.
 """
 
@@ -75,6 +75,9 @@ class Bounds:
         return Bounds(compacted, left.snapshot, last, term)
 
 
+_NO_STATE = HardState()
+
+
 @dataclass(frozen=True, slots=True)
 class StoredState:
     """All that is stored but for the entries and the snapshot's data: what a checkpoint says.
@@ -86,7 +89,7 @@ class StoredState:
     """
 
     bounds: Bounds = Bounds()
-    hard_state: HardState = HardState()
+    hard_state: HardState = _NO_STATE
     meta: SnapshotMeta | None = None
 
     def after(self, write: LogWrite) -> StoredState:

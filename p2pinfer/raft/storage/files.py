@@ -1,7 +1,7 @@
-"""What the write-ahead log asks of a file system: one directory, plain names, and the syncs that make things last.
+"""What the write-ahead log asks of a file system: one directory, plain names, syncs that make things last.
 
-1. Bytes written are sure to survive a loss of power only after `File.sync`; a name given or taken away only after
-   `sync_names`. Before that any part may be there.
+1. Bytes written are sure to survive a loss of power only after `File.sync`; a name given or taken away only
+   after `sync_names`. Before that any part may be there.
 2. Every method may raise `OSError`; a failed `sync` leaves it open what is on the disk, for good.
 
 `wal_files.DirectoryFiles` is the real one; `testing.crashing_files` forgets what was not synced.

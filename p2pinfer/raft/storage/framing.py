@@ -1,22 +1,25 @@
 """How records lie in a segment file, and what a damaged place in one means.
 
-    segment   head (128 bytes) | checkpoint | record | record | ... | zeros up to the size it was made with
-    record    head checksum 4 | length 4 | body checksum 4 | mark 1 | kind 1 | is last 1 | mask 1 | sync 8 | body | mark 1
+    segment     head of 128 bytes | checkpoint | record | record | ... | zeros up to the size it was made with
+    record      head of 24 bytes | body | mark 1
+    its head    checksum 4 | length 4 | checksum of the body 4 | mark 1 | kind 1 | is last 1 | mask 1 | sync 8
 
 Rules:
 
-1. All checksums are CRC-32C. A head's covers the segment's random salt and the record's place as well, so that no
-   bytes of another file, another place or an application's data pass for a record.
-2. All records that shared a sync have its number, and the last of them says that it is the last. A sync began only
-   when the one before had succeeded. So where a record of a later sync follows, a damaged one was durable once, and
-   the damage is not a crash's doing.
-3. What a crash can leave of the last sync is torn: file systems and disks write sectors of 512 bytes whole or not at
-   all, in any order, and what was not written still has the zeros of before. So that a lost sector is known for one,
-   no sector of a whole record is zeros: heads lie within one sector, a record ends with a mark, and a body with long
-   runs of zeros is stored under a mask. A torn record is dropped with what follows it; nothing of it was promised.
-4. Every other damage is told, never mended: what was acknowledged may be gone, and a node that went on would break
-   its word. (etcd judges by sectors of zeros as well, `wal/decoder.go`, and PostgreSQL by the end of valid records
-   alone. Disks that keep writes from ever reaching them, without an error, are beyond what a log can notice.)
+1. All checksums are CRC-32C. A head's covers the segment's random salt and the record's place as well, so
+   that no bytes of another file, another place or an application's data pass for a record.
+2. All records that shared a sync have its number, and the last of them says that it is the last. A sync began
+   only when the one before had succeeded. So where a record of a later sync follows, a damaged one was
+   durable once, and the damage is not a crash's doing.
+3. What a crash can leave of the last sync is torn: file systems and disks write sectors of 512 bytes whole or
+   not at all, in any order, and what was not written still has the zeros of before. So that a lost sector is
+   known for one, no sector of a whole record is zeros: heads lie within one sector, a record ends with a
+   mark, and a body with long runs of zeros is stored under a mask. A torn record is dropped with what follows
+   it; nothing of it was promised.
+4. Every other damage is told, never mended: what was acknowledged may be gone, and a node that went on would
+   break its word. (etcd judges by sectors of zeros as well, `wal/decoder.go`, and PostgreSQL by the end of
+   valid records alone. Disks that keep writes from ever reaching them, without an error, are beyond what a
+   log can notice.)
 """
 
 from __future__ import annotations
@@ -53,8 +56,8 @@ _SECTOR_SIZE_BYTES = 512
 _ALIGNMENT_BYTES = 8
 _MARK = 0xA5
 _ZERO_RUN = 256
-"""A run of zeros of this length is masked: every whole sector then has at least two bytes that are none, so that
-no single damaged byte makes it look as if it had not been written."""
+"""A run of zeros of this length is masked: every whole sector then has at least two bytes that are none, so
+that no single damaged byte makes it look as if it had not been written."""
 
 _SEGMENT_HEAD = struct.Struct("<8sH6xQQQQ16sQQQQ")
 _CHECKSUM = struct.Struct("<I")
@@ -234,8 +237,8 @@ def _next_start(at: int) -> int:
 def _mask_for(body: bytes) -> int:
     """Return a byte of which the body has no long run, 0 if it may be.
 
-    Only a body above 64 KiB can have runs of all; it is stored as it is, and a crash's damage to it may be called
-    another's, or the other way round.
+    Only a body above 64 KiB can have runs of all; it is stored as it is, and a crash's damage to it may be
+    called another's, or the other way round.
     """
     return next((mask for mask in range(256) if bytes([mask]) * _ZERO_RUN not in body), 0)
 

@@ -1,6 +1,7 @@
 """What stands in a store's directory, for people: every record, and every damage with its place.
 
-1. Nothing is changed, locked or believed: it may look at a log that a running process writes, or that is refused.
+1. Nothing is changed, locked or believed: it may look at a log that a running process writes, or that is
+   refused.
 2. A damaged place ends what is said of its file, not of the others.
 """
 
@@ -69,11 +70,8 @@ def describe_store(files: Files) -> Iterator[Line]:
 
 def _describe_segment(name: str, data: bytes, head: SegmentHead, end: int | None) -> Iterator[Line]:
     follows = f"follows on {segment_name(head.previous)}" if head.previous else "the first"
-    yield Line(
-        name,
-        0,
-        f"segment of node {head.node_id} in cluster {head.cluster_id.hex()}, {follows}, {head.size_bytes} bytes",
-    )
+    owner = f"node {head.node_id} in cluster {head.cluster_id.hex()}"
+    yield Line(name, 0, f"segment of {owner}, {follows}, {head.size_bytes} bytes")
     reading = read_records(data, head, end)
     for record in reading.records:
         try:
@@ -93,7 +91,9 @@ def _describe_record(record: Record) -> str:
         parts = [
             "checkpoint",
             _describe_hard_state(state.hard_state),
-            f"entries {bounds.compacted + 1} to {bounds.last}" if bounds.last > bounds.compacted else "no entries",
+            f"entries {bounds.compacted + 1} to {bounds.last}"
+            if bounds.last > bounds.compacted
+            else "no entries",
         ]
         return ", ".join(parts + ([] if state.meta is None else [_describe_meta(state.meta)]))
     return ", ".join(_describe_write(decode_write(record.body))) or "nothing"

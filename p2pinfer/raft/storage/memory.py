@@ -1,7 +1,7 @@
 """A store that forgets with its process: for tests, and for clusters whose state may be lost.
 
-1. It keeps the promises of `protocol.Store` for as long as the object lives: a node that crashes and gets the same
-   object again finds what was acknowledged.
+1. It keeps the promises of `protocol.Store` for as long as the object lives: a node that crashes and gets the
+   same object again finds what was acknowledged.
 2. A node that lost its store has lost its memory, so it must not keep its id: a new store has a new one.
 """
 

@@ -2,10 +2,10 @@
 
 Rules:
 
-1. `write` is all or nothing for each `LogWrite`, and keeps their order: after a crash a prefix of what was asked for
-   is there, and it holds everything that was acknowledged by returning.
-2. A write that raised has promised nothing. The store stands where it stood before and takes the next one, which
-   follows on what was acknowledged, as soon as there is room again.
+1. `write` is all or nothing for each `LogWrite`, and keeps their order: after a crash a prefix of what was
+   asked for is there, and it holds everything that was acknowledged by returning.
+2. A write that raised has promised nothing. The store stands where it stood before and takes the next one,
+   which follows on what was acknowledged, as soon as there is room again.
 3. Everything here blocks: the driver calls it in a worker thread, one call at a time.
 """
 
@@ -39,7 +39,8 @@ class Store(Protocol):
 
         Raises:
             StorageError: The disk refused: none of them is promised. See rule 2.
-            LocalProtocolError: A write does not follow on what is stored: a bug of the caller. Nothing was written.
+            LocalProtocolError: A write does not follow on what is stored: a bug of the caller. Nothing was
+                written.
         """
         ...
 

@@ -1,10 +1,10 @@
 """What a record of the log says: a `LogWrite` without its snapshot's bytes, or a checkpoint.
 
 1. Both are msgpack arrays of plain values. Their framing, checksum and order are `framing`'s business.
-2. A checkpoint opens every segment and says all that earlier segments amount to, but for the entries: so hard state
-   and snapshot survive when those are deleted.
-3. What has its checksum right and cannot be read was written by a newer version or by a bug: `ValueError`, never a
-   guess.
+2. A checkpoint opens every segment and says all that earlier segments amount to, but for the entries: so hard
+   state and snapshot survive when those are deleted.
+3. What has its checksum right and cannot be read was written by a newer version or by a bug: `ValueError`,
+   never a guess.
 """
 
 from __future__ import annotations

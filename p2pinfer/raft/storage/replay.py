@@ -3,9 +3,10 @@
 Rules:
 
 1. A segment ends where its successor says; only the newest may end in something torn.
-2. What the newest segment's last sync wrote is not believed yet: the process before may have died between writing
-   and syncing, or because the sync failed, and what is read may be in memory alone. The same holds for a segment's
-   name until something was appended. It is handed over separately, to be written anew before anybody acts on it.
+2. What the newest segment's last sync wrote is not believed yet: the process before may have died between
+   writing and syncing, or because the sync failed, and what is read may be in memory alone. The same holds
+   for a segment's name until something was appended. It is handed over separately, to be written anew before
+   anybody acts on it.
 3. Nothing is changed here, so that a log that is refused can be looked at as it was.
 """
 
@@ -108,8 +109,8 @@ def replay(files: Files) -> Replayed | None:
     unproven_max = _apply(files, contents, newest, records[first_unproven:])
     if contents.missing:
         raise DamagedStorage(
-            f"{files.place}: entries {contents.missing[0]} to {contents.missing[-1]} are missing, a segment file was"
-            f" lost: {REMEDY}"
+            f"{files.place}: entries {contents.missing[0]} to {contents.missing[-1]} are missing, a segment"
+            f" file was lost: {REMEDY}"
         )
     return Replayed(
         ids=(newest.head.node_id, newest.head.cluster_id),
@@ -203,6 +204,6 @@ def _decoded(record: Record) -> LogWrite:
 
 def _unreadable(files: Files, segment: _Segment, record: Record, error: Exception) -> DamagedStorage:
     return DamagedStorage(
-        f"{files.place}: {segment.name}: the record at byte {record.offset} is whole and contradicts what is known,"
-        f" {error}: update p2pinfer if a newer one wrote it, else {REMEDY}"
+        f"{files.place}: {segment.name}: the record at byte {record.offset} is whole and contradicts what is"
+        f" known, {error}: update p2pinfer if a newer one wrote it, else {REMEDY}"
     )

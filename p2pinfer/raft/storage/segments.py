@@ -2,15 +2,16 @@
 
 Rules:
 
-1. A segment is made in full size, with zeros, under a draft's name; it gets its own when it is synced, and the
-   directory is synced before anybody is told. So an append never changes the size of a file, which would cost a sync
-   of the file system's journal, and a full disk is met when a segment is made, where nothing depends on it yet.
-2. A segment that a write or sync failed on is never written again. After a failed sync the system may call pages
-   clean that never reached the disk, and a second sync then succeeds without them (PostgreSQL's "fsyncgate", 2018;
-   Rebello et al., "Can Applications Recover from fsync Failures?", 2020). The next write begins a new segment, whose
-   head says where the old one ends: behind the last sync that succeeded.
-3. A segment is deleted only from the old end, and only when no entry in it is needed any more. State that is no entry
-   stands in the newest segment's checkpoint as well.
+1. A segment is made in full size, with zeros, under a draft's name; it gets its own when it is synced, and
+   the directory is synced before anybody is told. So an append never changes the size of a file, which would
+   cost a sync of the file system's journal, and a full disk is met when a segment is made, where nothing
+   depends on it yet.
+2. A segment that a write or sync failed on is never written again. After a failed sync the system may call
+   pages clean that never reached the disk, and a second sync then succeeds without them (PostgreSQL's
+   "fsyncgate", 2018; Rebello et al., "Can Applications Recover from fsync Failures?", 2020). The next write
+   begins a new segment, whose head says where the old one ends: behind the last sync that succeeded.
+3. A segment is deleted only from the old end, and only when no entry in it is needed any more. State that is
+   no entry stands in the newest segment's checkpoint as well.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ __all__ = ["SEGMENT", "SEGMENT_SIZE_BYTES", "Batch", "OldSegment", "Segments", "
 
 SEGMENT = ".wal"
 SEGMENT_SIZE_BYTES = 4 << 20
-"""Small enough that a compacted log is small and that a segment is made in a few milliseconds. etcd has 64 MB."""
+"""Small enough that a compacted log is small and that a segment is made in a few milliseconds. etcd has
+64 MB."""
 _FILL_SIZE_BYTES = 1 << 20
 
 
@@ -56,7 +58,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class OldSegment:
-    """A segment that nothing is appended to: its number, where it ends, and its highest entry's index, or 0."""
+    """A segment that nothing is appended to: its number, its end, and its highest entry's index, or 0."""
 
     sequence: int
     end: int
@@ -186,7 +188,7 @@ class Segments:
         )
 
     def _link(self) -> tuple[int, int]:
-        """What a new segment follows on: the newest, or what that follows on if nothing was ever written to it."""
+        """What a new segment follows on: the newest, or what that follows on if nothing was written to it."""
         newest = self._newest
         if newest is not None:
             if newest.end > newest.begin:

@@ -1,13 +1,15 @@
 """Snapshots as files: whole or not there, and checked piece by piece wherever they are read.
 
-    file      magic 8 | version 2 | unused 2 | meta length 4 | meta | CRC-32C of all that 4 | block | block | ...
+    file      head | block | block | ...
+    head      magic 8 | version 2 | unused 2 | meta length 4 | meta | CRC-32C of all that 4
     block     CRC-32C 4 | 64 KiB of data, the last one less
 
 Rules:
 
-1. A snapshot is written to a draft as it arrives, synced, compared with its digest, renamed, and the directory is
-   synced. Only then may a record of the log speak of it.
-2. Its name has index, term and digest, so that another snapshot never takes the place of one that is spoken of.
+1. A snapshot is written to a draft as it arrives, synced, compared with its digest, renamed, and the
+   directory is synced. Only then may a record of the log speak of it.
+2. Its name has index, term and digest, so that another snapshot never takes the place of one that is spoken
+   of.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ DRAFT = ".draft"
 """Ends the name of a file that is being written; what a crash leaves of those is removed."""
 SNAPSHOT = ".snapshot"
 REMEDY = (
-    "move the directory away and start with an empty one: the node then joins as another one and is sent what it"
-    " lacks, and the old one is removed from the cluster"
+    "move the directory away and start with an empty one: the node then joins as another one and is sent what"
+    " it lacks, and the old one is removed from the cluster"
 )
 """What to do about damage: never to go on, since what was promised may be gone."""
 
@@ -199,7 +201,9 @@ class SnapshotFiles:
             at = (place - first) * step
             block = raw[at + _CHECKSUM.size : at + _CHECKSUM.size + size]
             if len(block) != size or raw[at : at + _CHECKSUM.size] != _CHECKSUM.pack(crc32c(block)):
-                raise _damaged(self._files, name, f"the block at byte {begin + place * step} is not what was written")
+                raise _damaged(
+                    self._files, name, f"the block at byte {begin + place * step} is not what was written"
+                )
             blocks.append(block)
         skip = offset - first * _BLOCK_SIZE_BYTES
         return b"".join(blocks)[skip : skip + end - offset]

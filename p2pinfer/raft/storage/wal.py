@@ -5,12 +5,12 @@ Rules:
 1. A batch of writes is one append and one sync. It is acknowledged by returning, and only then counts here.
 2. A snapshot is durable under its name before a record speaks of it; only after that record's sync are older
    snapshots and the segments that it replaces deleted.
-3. Starting writes as well: what the last sync before may not have brought to the disk is written anew, so that what
-   `load` returns is durable, and every start has a segment of its own.
+3. Starting writes as well: what the last sync before may not have brought to the disk is written anew, so
+   that what `load` returns is durable, and every start has a segment of its own.
 
 How records lie in files is said in `framing`, what a failed write means in `segments`, what reading proves in
-`replay`. Node id and cluster id stand in the head of every segment: a directory without segments is a fresh node,
-with an id that was never used.
+`replay`. Node id and cluster id stand in the head of every segment: a directory without segments is a fresh
+node, with an id that was never used.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class WalStore:
 
     Args:
         files: The directory, as in `WalStore(DirectoryFiles(path))`.
-        cluster_id: The cluster that a fresh node is to belong to; None founds one. A directory that belongs to
-            another is refused.
+        cluster_id: The cluster that a fresh node is to belong to; None founds one. A directory that belongs
+            to another is refused.
         segment_size_bytes: Of one segment file; from 4 KiB. At least two of them are in use.
     """
 

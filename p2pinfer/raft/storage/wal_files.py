@@ -1,8 +1,8 @@
 """The files of one directory, through the operating system: the only place in `raft` that knows it.
 
 1. A sync that returns has reached the disk: `fdatasync`, on macOS `F_FULLFSYNC`, elsewhere `fsync`.
-2. One process at a time: the file `lock` in the directory is locked as long as the store is open. On Windows there is
-   no such lock.
+2. One process at a time: the file `lock` in the directory is locked as long as the store is open. On Windows
+   there is no such lock.
 """
 
 from __future__ import annotations

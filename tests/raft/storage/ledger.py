@@ -1,14 +1,14 @@
-"""What a log may contain after a crash: everything acknowledged, and some beginning of what was tried since."""
+"""What a log may contain after a crash: all that was acknowledged, and some of what was tried since."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from p2pinfer.errors import StorageError
+from p2pinfer.errors import DamagedStorage, NewerFormat, StorageError
 from p2pinfer.raft.storage.contents import Contents, StoredState
 from p2pinfer.raft.storage.wal import WalStore
-from p2pinfer.raft.types import Initial, LogWrite, Snapshot
+from p2pinfer.raft.types import Entry, Initial, LogWrite, Snapshot
 from p2pinfer.testing.crashing_files import CrashingFiles, PowerLoss
 from p2pinfer.testing.store_conformance import WriteMaker
 
@@ -47,15 +47,21 @@ class Ledger:
         for contents in (self.acknowledged, *self.tried):
             state = contents.state
             meta = None if found.snapshot is None else found.snapshot.meta
-            if (state.hard_state, contents.entries, state.meta) == (found.hard_state, list(found.entries), meta):
+            if (state.hard_state, contents.entries, state.meta) == (
+                found.hard_state,
+                list(found.entries),
+                meta,
+            ):
                 assert found.snapshot is None or found.snapshot == self.snapshots[found.snapshot.meta.digest]
                 self.acknowledged = contents
                 self.tried.clear()
                 return
-        raise AssertionError(
-            f"after a crash {found.hard_state} with entries {[entry[:2] for entry in found.entries]} is none of "
-            f"{[(each.state, [entry[:2] for entry in each.entries]) for each in (self.acknowledged, *self.tried)]}"
-        )
+        expected = [(each.state, _places(each.entries)) for each in (self.acknowledged, *self.tried)]
+        raise AssertionError(f"{found.hard_state}, {_places(found.entries)} is none of {expected}")
+
+
+def _places(entries: Iterable[Entry]) -> list[tuple[int, int]]:
+    return [(entry.index, entry.term) for entry in entries]
 
 
 class Machine:
@@ -73,8 +79,9 @@ class Machine:
         self.store = WalStore(self.files, segment_size_bytes=SEGMENT_SIZE_BYTES)
         try:
             found = self.store.load()
-        except StorageError as error:
-            assert type(error) is StorageError, error  # a crash is never taken for damage
+        except (DamagedStorage, NewerFormat):
+            raise  # a crash is never taken for damage
+        except StorageError:
             return False
         ids = (found.node_id, found.cluster_id)
         if self.ids is not None:

@@ -83,7 +83,9 @@ def test_crashes_failures_and_kills_in_any_order() -> None:
         for _ in range(12):
             files = machine.files
             if rng.random() < 0.6:
-                files.fail_at = frozenset(files.call_count + rng.randrange(1, 60) for _ in range(rng.randrange(4)))
+                files.fail_at = frozenset(
+                    files.call_count + rng.randrange(1, 60) for _ in range(rng.randrange(4))
+                )
             if rng.random() < 0.6:
                 files.lose_power_at = files.call_count + rng.randrange(1, 80)
             try:
@@ -118,7 +120,7 @@ def test_a_full_disk_refuses_loses_nothing_and_goes_on_when_there_is_room() -> N
 
 
 def test_what_a_failed_sync_left_in_memory_is_never_built_upon() -> None:
-    """The fsyncgate sequence: a sync fails, the process ends, the next one reads pages that the disk lacks."""
+    """Fsyncgate: a sync fails, the process ends, and the next one reads pages that the disk lacks."""
     for seed in range(100):
         machine = Machine(seed)
         machine.run(2)
@@ -127,7 +129,8 @@ def test_what_a_failed_sync_left_in_memory_is_never_built_upon() -> None:
         if machine.write(1):
             continue
         files.kill()
-        assert machine.start()  # from memory: what failed may be believed, but only because it is written anew
+        # From memory: what failed may be believed, but only because it is written anew.
+        assert machine.start()
         files.crash()
         assert machine.start()
 

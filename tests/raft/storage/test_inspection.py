@@ -14,7 +14,9 @@ def log() -> CrashingFiles:
     files = CrashingFiles(1)
     store = WalStore(files, cluster_id=b"c" * 16, segment_size_bytes=4096)
     store.load()
-    store.write((LogWrite(1, entries=entries(1, 9), hard_state=HardState(1, 7, 1)), LogWrite(2, truncate_from=8)))
+    store.write(
+        (LogWrite(1, entries=entries(1, 9), hard_state=HardState(1, 7, 1)), LogWrite(2, truncate_from=8))
+    )
     store.write((LogWrite(3, snapshot=snapshot(5), compact_to=3),))
     store.write((LogWrite(4, entries=entries(8, 45, size_bytes=100)),))
     return files

@@ -163,7 +163,9 @@ def test_a_snapshot_is_written_as_it_arrives(tmp_path: Path) -> None:
     draft.finish()
     written = {path.name: path.stat().st_ino for path in tmp_path.glob("*.snapshot")}
     store.write((LogWrite(1, snapshot=whole),))
-    assert {path.name: path.stat().st_ino for path in tmp_path.glob("*.snapshot")} == written, "not written again"
+    assert {path.name: path.stat().st_ino for path in tmp_path.glob("*.snapshot")} == written, (
+        "not written again"
+    )
     assert store.read_snapshot(299_000, 5_000) == whole.data[299_000:]
     short = store.begin_snapshot(snapshot(50).meta)
     short.append(b"other")

@@ -1,7 +1,9 @@
-"""A process that writes to a log and tells what was acknowledged: `python -m tests.raft.storage.writer DIRECTORY MODE`.
+"""A process that writes to a log and tells what was acknowledged.
 
-Modes: `write` until it is killed; `full` with files limited to less than a segment for a while; `hold` the lock until
-standard input ends.
+`python -m tests.raft.storage.writer DIRECTORY MODE`
+
+Modes: `write` until it is killed; `full` with files limited to less than a segment for a while; `hold` the
+lock until standard input ends.
 """
 
 from __future__ import annotations
