@@ -172,6 +172,8 @@ def test_a_snapshot_is_written_as_it_arrives(tmp_path: Path) -> None:
     with pytest.raises(LocalProtocolError, match="not what its digest says"):
         short.finish()
     store.begin_snapshot(snapshot(60).meta).discard()
+    store.begin_snapshot(snapshot(70).meta).append(b"the rest never comes")
+    assert len(list(tmp_path.glob("*.draft"))) == 1
     store.close()
     assert load(tmp_path).snapshot == whole
-    assert len([path for path in tmp_path.iterdir() if "snapshot" in path.name]) == 1
+    assert len([path for path in tmp_path.iterdir() if "snapshot" in path.name]) == 1, "drafts are removed"
