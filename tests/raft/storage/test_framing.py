@@ -106,7 +106,7 @@ def test_any_lost_sectors_of_the_last_sync_are_torn_wherever_it_lies(shift: int)
 def test_a_record_of_another_place_or_file_is_none() -> None:
     data = segment([b"one"], [b"two"], [b"six"])
     _, second, third = (record.offset for record in read(data).records[1:])
-    moved = data[:second] + data[third:] + bytes(100)
+    moved = data[:second] + frame([(WRITE, b"two")], third, SALT, 6) + bytes(100)
     assert len(read(moved).records) == 2, "the same file, another place"
     other = segment([b"one"], [b"two"], [b"six"], salt=SALT + 1)
     mixed = data[:second] + other[second:]
