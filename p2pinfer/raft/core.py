@@ -513,7 +513,6 @@ class RaftCore:
         state.role = Role.LEADER
         state.out.deliver(BecameLeader(state.term))
         self._replication.begin(now)
-        self._proposals.start_leading()
         self._reads.may_use_lease = True
         self._replication.append([(b"", EntryKind.NOOP)])
         self._replication.begin_round(now)

@@ -130,12 +130,12 @@ class Following:
         if snapshot is None:
             self._snapshot_reply(sender, message, message.index, installed=False)
             return None
-        meta = snapshot.meta
+        meta, commit_before = snapshot.meta, state.commit
         state.commit = meta.index
         has_entry = state.log.term_at(meta.index) == meta.term
         if not has_entry:
             state.log.restore(snapshot)
-            state.saving.restored()
+            state.saving.restored(commit_before)
             state.count("snapshots_installed")
         self._snapshot_reply(sender, message, meta.index, installed=True)
         return None if has_entry else snapshot

@@ -6,8 +6,9 @@ Rules:
    what may be; nothing is guessed.
 2. What a leader appended is known by index and term: whatever is committed at that index decides about it,
    even after the leadership is lost.
-3. A follower forwards to the leader of its term; a leader of another term refuses, and one that saw the
-   batch before ignores it, so nothing is proposed twice by a repeated message.
+3. A follower forwards to the leader of its term. Who leads another refuses, and who saw the batch before ignores
+   it, so nothing is proposed twice by a repeated message; and what an earlier life of this node may have
+   proposed is not refused but unknown.
 4. What is held is bounded in number and in bytes; more is refused at once, to be tried again.
 """
 
@@ -37,10 +38,12 @@ from p2pinfer.wire.messages.raft import (
 __all__ = ["Proposals"]
 
 _SEEN_COUNT_MAX = 16384
-"""Forwarded batches remembered while leading, so that a repeated message is not proposed again."""
+"""Forwarded batches remembered, so that a repeated message is not proposed again. No stream repeats or
+delays one for so long."""
 _NO_LEADER = Refused("no leader is known", retry=True)
 _NOT_LEADING = Refused("the node asked does not lead this term", retry=True)
 _FULL = Refused("too much is not committed yet", retry=True)
+_DOUBTFUL = Unknown("the node asked has started anew since it may have led this term")
 _TRANSFER = Refused("the leadership is being handed over", retry=True)
 
 
@@ -82,6 +85,8 @@ class Proposals:
         self._seen: dict[tuple[NodeId, int], None] = {}
         self._sizes: deque[tuple[int, int]] = deque()
         self._number = state.rng.getrandbits(48)
+        # An earlier life of this node may have led terms up to here, and taken what it does not know of now.
+        self._doubtful_term = state.term if state.vote == state.node_id else state.term - 1
         self.uncommitted_bytes = 0
         self.open_count = 0
         self.is_transferring = False
@@ -230,7 +235,8 @@ class Proposals:
         elif self._fitting(commands) < len(commands) or len(self._runs) >= state.config.proposals_open_max:
             refusal = _FULL
         if refusal is not None:
-            run.outcomes = [refusal] * len(commands)
+            is_doubtful = message.term <= self._doubtful_term
+            run.outcomes = [_DOUBTFUL if is_doubtful else refusal] * len(commands)
             self._answer(run)
             return
         self._seen[key] = None
@@ -316,13 +322,6 @@ class Proposals:
         missing = len(run.requests) - len(run.outcomes)
         run.outcomes += [Unknown("it was not committed in time")] * missing
         self._answer(run)
-
-    def start_leading(self) -> None:
-        """A new leadership: nothing was forwarded to it yet."""
-        self._seen.clear()
-        self._sizes.clear()
-        self.uncommitted_bytes = 0
-        self.is_transferring = False
 
     def stop_leading(self) -> None:
         """What was appended may yet be committed by the next leader: the log will tell."""

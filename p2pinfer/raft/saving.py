@@ -97,14 +97,14 @@ class Saving:
         if self._unwritten_from is not None:
             self._unwritten_from = max(self._unwritten_from, to_index + 1)
 
-    def restored(self) -> None:
-        """A leader's snapshot took the place of the whole log."""
+    def restored(self, commit_before: int) -> None:
+        """A leader's snapshot took the place of the whole log, of which that much was committed here."""
         index = self._log.snapshot_index
         self._has_snapshot = True
         self._compact_to = index
         self._truncate_from = index + 1
         self._unwritten_from = None
-        self._forget_durable(0)
+        self._forget_durable(commit_before)
 
     def _forget_durable(self, index_max: int) -> None:
         """Confirmations under way no longer stand for more than this."""

@@ -80,7 +80,9 @@ class Disk:
 class Node:
     """One core with its disk. Writes wait in `unsaved` with what stands after them until `sync`."""
 
-    def __init__(self, node: NodeId, config: RaftConfig, seed: int, now: float, disk: Disk | None = None) -> None:
+    def __init__(
+        self, node: NodeId, config: RaftConfig, seed: int, now: float, disk: Disk | None = None
+    ) -> None:
         self.node = node
         self.disk = disk or Disk()
         self.core = RaftCore(self.disk.initial(node), config, random.Random(seed), now)
