@@ -88,7 +88,7 @@ class RaftCore:
         self._membership = MembershipChanges(state, replication)
         self._transfer = Transfer(state, replication)
         self._delivery = Delivery(state, initial.snapshot)
-        self._is_started = False
+        self._start_at: float | None = now
         self._request = 0
         self._handlers: dict[type[RaftMessage], _Handler] = {
             RequestVote: self._on_request_vote,
@@ -115,7 +115,7 @@ class RaftCore:
     def tick(self, now: float) -> list[Effect]:
         """Do what is due at `now`; nothing if it is early."""
         state, replication = self._state, self._replication
-        self._is_started = True
+        self._start_at = None
         if state.role is Role.LEADER and now >= replication.heartbeat_at:
             self._check_leadership(now)
         if state.role is Role.LEADER:
@@ -138,8 +138,8 @@ class RaftCore:
     @property
     def deadline(self) -> float | None:
         """When `tick` wants to be called next."""
-        if not self._is_started:
-            return -math.inf
+        if self._start_at is not None:
+            return self._start_at
         saving = self._state.saving
         due = min(
             self._elections.next_deadline,
@@ -184,7 +184,7 @@ class RaftCore:
         """A stream to `contact` broke: what was sent to it last may be lost."""
         state = self._state
         for member in state.log.configuration.members:
-            if member.contact == contact:
+            if member.contact == contact or member.contact.peer == contact.peer is not None:
                 self._replication.unreachable(member.node)
         if contact == state.leader_contact:
             self._proposals.leader_lost(now)
@@ -229,8 +229,7 @@ class RaftCore:
     def change(self, changes: Sequence[Change], now: float) -> tuple[int, list[Effect]]:
         """Change the membership, all of `changes` together, through joint consensus; only the leader can.
 
-        `ProposalDone` tells that the change is committed, or in the case of voters the joint configuration
-        left; or why it was refused: another change is under way, nothing would change, no voter would remain.
+        `ProposalDone` tells that it is committed and a joint configuration left, or why it was refused.
         """
         self._request += 1
         is_transferring = self._transfer.target is not None
@@ -594,9 +593,9 @@ class RaftCore:
 
     def _finish(self, now: float) -> list[Effect]:
         state = self._state
-        if self._is_started and self._delivery.advance():
+        if self._start_at is None and self._delivery.advance():
             self._proposals.applied()
             self._membership.applied()
             self._reads.applied()
         self._delivery.tell_configuration()
-        return state.out.take(state.hard_state, now)
+        return state.out.take(state.hard_state if state.saving.is_due else None, now)

@@ -6,9 +6,9 @@ Rules:
    what may be; nothing is guessed.
 2. What a leader appended is known by index and term: whatever is committed at that index decides about it,
    even after the leadership is lost.
-3. A follower forwards to the leader of its term. Who leads another refuses, and who saw the batch before ignores
-   it, so nothing is proposed twice by a repeated message; and what an earlier life of this node may have
-   proposed is not refused but unknown.
+3. A follower forwards to the leader of its term. Who leads another refuses, and who saw the batch before
+   ignores it, so nothing is proposed twice by a repeated message; and what an earlier life of this node may
+   have proposed is not refused but unknown.
 4. What is held is bounded in number and in bytes; more is refused at once, to be tried again.
 """
 

@@ -59,11 +59,11 @@ class Outbox:
         """The disk refused a write: what waited for it is never said."""
         self._held.clear()
 
-    def take(self, hard_state: HardState, now: float) -> list[Effect]:
-        """Return the effects of this input, with the `Save` of all that is due."""
+    def take(self, hard_state: HardState | None, now: float) -> list[Effect]:
+        """Return the effects of this input, with the `Save` of all that is due; None says that nothing is."""
         effects, self._early = self._early, []
         save = None
-        if self._saving.is_due:
+        if hard_state is not None:
             if now < self._saving.blocked_until:
                 self._promises.clear()  # the disk refused lately: nothing can be promised
             else:

@@ -1,4 +1,4 @@
-"""Random schedules for a cluster: messages lost, repeated and late, disks that lag and refuse, crashes, wishes."""
+"""Random schedules for a cluster: messages lost, repeated and late, slow disks, crashes, clients' wishes."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Chaos:
                 self.cluster.heal()
 
     def recover(self) -> None:
-        """All faults end: the cluster must agree and serve within some election timeouts, with nothing lost."""
+        """All faults end: the cluster must agree and serve within some election timeouts."""
         cluster = self.cluster
         cluster.heal()
         cluster.wire.clear()

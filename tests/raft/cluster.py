@@ -56,7 +56,7 @@ def news_of(effects: Sequence[Effect], kind: type[Any] | None = None) -> list[An
 class Disk:
     """What is durable: written as `LogWrite` says, all of it or nothing."""
 
-    hard_state: HardState = HardState()
+    hard_state: HardState = field(default_factory=HardState)
     entries: list[Entry] = field(default_factory=list)
     snapshot: Snapshot | None = None
 
@@ -172,7 +172,7 @@ class Cluster:
         self.do(node, at.core.save_failed(self.now))
 
     def sync_all(self) -> None:
-        while any([self.sync(node) for node in self.nodes]):
+        while sum(self.sync(node) for node in self.nodes):
             pass
 
     # ------------------------------------------------------------------ network and time
@@ -188,7 +188,7 @@ class Cluster:
         for _ in range(steps_max):
             if self.wire:
                 self.deliver()
-            elif not any([self.sync(node) for node in self.nodes]):
+            elif not sum(self.sync(node) for node in self.nodes):
                 return
         raise AssertionError("messages never end")
 

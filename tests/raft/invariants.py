@@ -1,13 +1,14 @@
 """What must hold after every step of a cluster, whatever was lost, repeated, late or crashed.
 
-Sources: the extended paper's figure 3 (the first five), section 5.2 (votes), and the thesis' section 6.4 (reads).
+Sources: the extended paper's figure 3, its section 5.2 (votes), and the thesis' section 6.4 (reads).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from p2pinfer.raft.news import CommittedAt, ProposalDone, ReadReady, Refused, Unknown
+from p2pinfer.raft.news import CommittedAt, LogLost, ProposalDone, ReadReady, Refused, Unknown
+from p2pinfer.raft.quorum import has_quorum
 from p2pinfer.raft.types import Entry, NodeId, Role
 from p2pinfer.wire.messages.raft import VoteReply
 from tests.raft.cluster import Cluster
@@ -29,7 +30,7 @@ class Invariants:
         self.outcomes: dict[tuple[NodeId, int, int], Any] = {}
         self.reads: dict[tuple[NodeId, int, int], int] = {}
         self.lives: dict[NodeId, int] = dict.fromkeys(cluster.nodes, 0)
-        self._seen: dict[tuple[NodeId, int], int] = {}
+        self._commits: dict[tuple[NodeId, int], int] = {}
 
     def proposed(self, node: NodeId, requests: range, commands: list[bytes]) -> None:
         for request, command in zip(requests, commands, strict=True):
@@ -70,6 +71,23 @@ class Invariants:
         for index, entry in self.committed.items():
             if entry.term < term and index >= log.first_index:
                 assert log.term_at(index) == entry.term, f"leader {node} of term {term} lacks entry {index}"
+        self._check_quorum(node, term)
+
+    def _check_quorum(self, node: NodeId, term: int) -> None:
+        """What a leader has just found to be committed is on the disks of a quorum."""
+        core = self.cluster.core(node)
+        commit = core.hard_state.commit
+        if commit <= self._commits.get((node, term), commit):
+            self._commits.setdefault((node, term), commit)
+            return
+        self._commits[node, term] = commit
+        holders = {
+            other
+            for other, at in self.cluster.nodes.items()
+            if (at.disk.snapshot is not None and at.disk.snapshot.meta.index >= commit)
+            or any(each.index == commit and each.term == term for each in at.disk.entries)
+        }
+        assert has_quorum(core.configuration, holders), f"{commit} is committed and only on {holders}"
 
     def _check_log(self, node: NodeId) -> None:
         log = self.cluster.core(node).log
@@ -92,6 +110,8 @@ class Invariants:
                 if key in self.commands:
                     assert key not in self.outcomes, f"two outcomes: {self.outcomes[key]}, {item.outcome}"
                     self.outcomes[key] = item.outcome
+            elif isinstance(item, LogLost):
+                raise AssertionError(f"node {item.node} is said to have lost its log, and has not")
             elif isinstance(item, ReadReady):
                 least = self.reads[node, life, item.request]
                 assert item.index >= least, f"a read at {item.index} after {least} was committed"
