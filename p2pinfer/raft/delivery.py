@@ -21,8 +21,10 @@ class Delivery:
     def __init__(self, state: NodeState, snapshot: Snapshot | None) -> None:
         self._state = state
         self._installing = snapshot
-        log = state.log
-        self._told: tuple[int, Configuration, bool] = (log.configuration_index, log.configuration, False)
+        self._told: tuple[Configuration, bool] = (
+            state.log.configuration,
+            state.commit >= state.log.configuration_index,
+        )
 
     def install(self, snapshot: Snapshot) -> None:
         """A snapshot took the place of the log: it is handed out when the disk has it."""
@@ -50,7 +52,8 @@ class Delivery:
     def tell_configuration(self) -> None:
         """Tell of another configuration in force, and when it is committed."""
         state, log = self._state, self._state.log
-        told = (log.configuration_index, log.configuration, state.commit >= log.configuration_index)
-        if told != self._told:
-            self._told = told
-            state.out.deliver(ConfigurationChanged(told[1], told[0], is_committed=told[2]))
+        index = log.configuration_index
+        is_committed = state.commit >= index
+        if is_committed != self._told[1] or log.configuration != self._told[0]:
+            self._told = (log.configuration, is_committed)
+            state.out.deliver(ConfigurationChanged(log.configuration, index, is_committed))

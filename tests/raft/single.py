@@ -51,6 +51,9 @@ class Single:
     def term(self) -> int:
         return self.core.hard_state.term
 
+    def is_now(self, role: Role) -> bool:
+        return self.core.role is role
+
     def message(self, kind: type[Any], source: NodeId = 2, **fields: Any) -> Any:
         fields.setdefault("term", self.term)
         return kind(cluster=CLUSTER, source=source, target=1, **fields)

@@ -23,7 +23,7 @@ def test_who_hears_no_leader_asks_whether_it_would_be_elected_and_changes_nothin
     request = {"term": 2, "last_index": 1, "last_term": 1, "pre": True, "forced": False}
     assert effects == [node.said(RequestVote, 2, **request), node.said(RequestVote, 3, **request)]
     assert node.core.hard_state == before
-    assert node.core.role is Role.PRE_CANDIDATE
+    assert node.is_now(Role.PRE_CANDIDATE)
 
 
 def test_with_the_pre_vote_the_term_begins_and_is_durable_before_anybody_is_asked() -> None:
@@ -41,9 +41,9 @@ def test_the_own_vote_counts_only_once_it_is_durable() -> None:
     node = Single()
     effects = node.become_candidate()
     assert node.hear_of(VoteReply, pre=False, granted=True) == []
-    assert node.core.role is Role.CANDIDATE
+    assert node.is_now(Role.CANDIDATE)
     node.save(effects)
-    assert node.core.role is Role.LEADER
+    assert node.is_now(Role.LEADER)
 
 
 def test_the_winner_appends_an_entry_of_its_term_and_sends_it_before_its_own_write() -> None:
@@ -69,9 +69,9 @@ def test_a_vote_said_twice_counts_once() -> None:
     node.save(effects)
     for _ in range(5):
         node.hear_of(VoteReply, 2, pre=False, granted=True)
-    assert node.core.role is Role.CANDIDATE
+    assert node.is_now(Role.CANDIDATE)
     node.hear_of(VoteReply, 3, pre=False, granted=True)
-    assert node.core.role is Role.LEADER
+    assert node.is_now(Role.LEADER)
 
 
 def test_votes_of_strangers_and_of_earlier_terms_count_for_nothing() -> None:
@@ -79,7 +79,7 @@ def test_votes_of_strangers_and_of_earlier_terms_count_for_nothing() -> None:
     node.save(node.become_candidate())
     node.hear_of(VoteReply, 9, pre=False, granted=True)
     node.hear_of(VoteReply, 2, term=1, pre=False, granted=True)
-    assert node.core.role is Role.CANDIDATE
+    assert node.is_now(Role.CANDIDATE)
     assert node.core.statistics()["votes_of_strangers"] == 1
     assert node.core.statistics()["stale_votes"] == 1
 
@@ -89,7 +89,7 @@ def test_a_majority_of_refusals_ends_the_election() -> None:
     node.time_out()
     node.hear_of(VoteReply, 2, pre=True, granted=False)
     node.hear_of(VoteReply, 3, pre=True, granted=False)
-    assert node.core.role is Role.FOLLOWER
+    assert node.is_now(Role.FOLLOWER)
 
 
 def ask(node: Single, source: int = 2, *, term: int = 2, pre: bool = False, **fields: Any) -> list[Effect]:
@@ -173,7 +173,7 @@ def test_a_leader_with_a_quorum_gives_no_votes() -> None:
     node = Single()
     node.lead()
     assert ask(node, 3, term=9) == []
-    assert node.core.role is Role.LEADER
+    assert node.is_now(Role.LEADER)
 
 
 def test_a_dead_leader_forgotten_no_longer_stands_in_the_way() -> None:
@@ -229,14 +229,14 @@ def test_who_was_removed_cannot_depose_a_leader_with_a_term_raised_in_vain() -> 
     node = Single()
     node.lead()
     assert node.hear_of(AppendReply, 9, term=99, success=False, index=0, round=0) == []
-    assert node.core.role is Role.LEADER
+    assert node.is_now(Role.LEADER)
 
 
 def test_a_leader_that_hears_no_quorum_steps_down_within_the_timeout() -> None:
     node = Single()
     node.lead()
     start = node.now
-    while node.core.role is Role.LEADER:
+    while node.is_now(Role.LEADER):
         node.time_out()
     assert node.now - start <= node.config.election_timeout_s + 2 * node.config.heartbeat_interval_s
 
@@ -246,7 +246,7 @@ def test_a_leader_whose_disk_hangs_steps_down_though_all_answer() -> None:
     node.lead()
     node.core.propose([b"x"], node.now)
     start = node.now
-    while node.core.role is Role.LEADER:
+    while node.is_now(Role.LEADER):
         effects = node.time_out()
         for message in sends_of(effects):
             if isinstance(message, AppendEntries):
@@ -264,9 +264,9 @@ def test_learners_and_strangers_do_not_stand_and_do_vote() -> None:
 def test_one_voter_elects_itself_once_its_disk_has_the_vote() -> None:
     node = Single(initial(configuration=Configuration.of(member(1))))
     effects = node.time_out()
-    assert node.core.role is Role.CANDIDATE
+    assert node.is_now(Role.CANDIDATE)
     node.save(effects)
-    assert node.core.role is Role.LEADER
+    assert node.is_now(Role.LEADER)
 
 
 def test_a_second_leader_of_one_term_is_not_believed() -> None:
