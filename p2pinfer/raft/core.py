@@ -48,7 +48,6 @@ from p2pinfer.raft.types import (
     Snapshot,
 )
 from p2pinfer.wire.messages.raft import (
-    TERM_MAX,
     AppendEntries,
     AppendReply,
     Forward,
@@ -124,7 +123,7 @@ class RaftCore:
                 self._reads.advance(now)
             if now >= replication.notice_at:
                 replication.tell_commit(now)
-        elif self._elections.is_due(now) and not self._is_disk_stalled(now):
+        elif self._elections.is_due(now):
             self._stand(now)
         else:
             self._elections.ask_again(now)
@@ -365,24 +364,10 @@ class RaftCore:
 
     def _is_sound(self, sender: Contact, message: RaftMessage) -> bool:
         """Whether a message is for this node, from whom it says, and of this world."""
-        state = self._state
-        reason = ""
-        if type(message) not in self._handlers:
-            reason = "unknown_messages"
-        elif message.cluster != state.cluster_id:
-            reason = "other_clusters"
-        elif message.target != state.node_id or message.source == state.node_id:
-            reason = "misrouted"
-        elif message.term > TERM_MAX or (
-            message.term > state.term + state.config.term_jump_max and (state.term or state.log.last_index)
-        ):
-            reason = "absurd_terms"
-        else:
-            contact = state.log.configuration.contact_of(message.source)
-            if contact is not None and contact.peer is not None and contact.peer != sender.peer:
-                reason = "impostors"
+        known = type(message) in self._handlers
+        reason = self._state.complaint_about(sender, message) if known else "unknown_messages"
         if reason:
-            state.count(reason)
+            self._state.count(reason)
         return not reason
 
     def _on_request_vote(self, sender: Contact, message: RequestVote, now: float) -> None:
@@ -474,6 +459,9 @@ class RaftCore:
     def _stand(self, now: float) -> None:
         """The time is over in which a leader should have been heard."""
         state = self._state
+        if state.saving.is_stalled(state.config.election_timeout_s, now):
+            self._elections.restart_timer(now)  # who cannot write cannot lead
+            return
         if not state.config.pre_vote:
             self._become_candidate(now)
             return
@@ -498,7 +486,7 @@ class RaftCore:
         if verdict is Verdict.PENDING:
             return
         if verdict is Verdict.LOST:
-            self._elections.end()
+            self._elections.lost(now)
             state.role = Role.FOLLOWER
         elif state.role is Role.PRE_CANDIDATE:
             self._become_candidate(now)
@@ -554,7 +542,7 @@ class RaftCore:
     def _check_leadership(self, now: float) -> None:
         """Step down without a quorum, or without a disk: others must be able to take over (thesis 6.2)."""
         state = self._state
-        if self._is_disk_stalled(now):
+        if state.saving.is_stalled(state.config.election_timeout_s, now):
             reason = "the disk does not answer"
         elif (
             state.config.check_quorum
@@ -564,13 +552,6 @@ class RaftCore:
         else:
             return
         self._become_follower(state.term, None, None, now, reason)
-
-    def _is_disk_stalled(self, now: float) -> bool:
-        saving = self._state.saving
-        since = saving.waiting_since
-        if since is not None and now - since > self._state.config.election_timeout_s:
-            return True
-        return now < saving.blocked_until
 
     # ------------------------------------------------------------------ what is decided
 

@@ -73,6 +73,11 @@ class Saving:
         """When the oldest write was given to the disk that it has not answered; None if there is none."""
         return self._pending[0].since if self._pending else None
 
+    def is_stalled(self, timeout_s: float, now: float) -> bool:
+        """Whether the disk has not answered for so long, or refused a write lately."""
+        since = self.waiting_since
+        return (since is not None and now - since > timeout_s) or now < self.blocked_until
+
     def hard_state_changed(self) -> None:
         """Term or vote are others now."""
         self._is_hard_state_due = True

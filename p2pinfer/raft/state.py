@@ -19,7 +19,7 @@ from p2pinfer.raft.log import Log
 from p2pinfer.raft.news import News
 from p2pinfer.raft.saving import Saving
 from p2pinfer.raft.types import NODE_ID_MAX, HardState, Initial, NodeId, Role
-from p2pinfer.wire.messages.raft import RaftMessage
+from p2pinfer.wire.messages.raft import TERM_MAX, RaftMessage
 
 __all__ = ["NodeState", "Outbox", "checked_state"]
 
@@ -105,6 +105,20 @@ class NodeState:
     def count(self, name: str, by: int = 1) -> None:
         """Count an event by name."""
         self.counters[name] = self.counters.get(name, 0) + by
+
+    def complaint_about(self, sender: Contact, message: RaftMessage) -> str:
+        """Return by what name a message is dropped, or nothing if it is for this node and of this world."""
+        if message.cluster != self.cluster_id:
+            return "other_clusters"
+        if message.target != self.node_id or message.source == self.node_id:
+            return "misrouted"
+        is_fresh = not self.term and not self.log.last_index
+        if message.term > TERM_MAX or (message.term > self.term + self.config.term_jump_max and not is_fresh):
+            return "absurd_terms"
+        contact = self.log.configuration.contact_of(message.source)
+        if contact is not None and contact.peer is not None and contact.peer != sender.peer:
+            return "impostors"
+        return ""
 
     @property
     def hard_state(self) -> HardState:

@@ -196,6 +196,8 @@ class Cluster:
         deadline = self.core(node).deadline
         if deadline is not None and deadline <= self.now:
             self.do(node, self.core(node).tick(self.now))
+            later = self.core(node).deadline
+            assert later is None or later > self.now, "a driver would call again at once, for ever"
 
     def run(self, seconds: float, step_s: float = 0.02) -> None:
         """Let time pass, with everything delivered and synced at once."""
