@@ -109,8 +109,8 @@ class Persist:
 class Save:
     """Make a change of a replicated log durable, all of it or nothing, before any later effect of its list.
 
-    `write` is a `raft.types.LogWrite`. It is answered with the core's input `saved(number)`, in the order of the
-    numbers, or with `save_failed`, and then neither it nor what came after it in its list has happened.
+    `write` is a `raft.types.LogWrite`. It is answered with the core's input `saved(number)`, in the order of
+    the numbers, or with `save_failed`, and then neither it nor what came after it in its list has happened.
     Neighbouring lists may share one sync, if what stands after any `Save` of them happens after that sync.
     """
 

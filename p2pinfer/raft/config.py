@@ -24,30 +24,33 @@ class RaftConfig:
     """How quickly a leader is replaced, and how much may be under way; the defaults are for one site."""
 
     election_timeout_s: float = 1.0
-    """A follower that hears nothing stands for election after a random time from one to two of these, seconds.
-    0.05 to 60. Extended paper 5.2, 9.3: well above a round trip and a sync; etcd."""
+    """A follower that hears nothing stands for election after a random time from one to two of these,
+    seconds. 0.05 to 60. Extended paper 5.2, 9.3: well above a round trip and a sync; etcd."""
     heartbeat_interval_s: float = 0.1
     """A leader is heard at least this often, seconds. Below a third of the election timeout, so that two lost
     heartbeats depose nobody. 0.005 to 20. etcd."""
+    commit_notice_s: float = 0.01
+    """A follower to which nothing else is sent learns after this time that more is committed, seconds. 0 to
+    20, and not above the heartbeat interval."""
     pre_vote: bool = True
-    """Ask whether an election would be won before one is begun, so that who was cut off does not depose a leader
-    when it is back (thesis 9.6). Off for comparisons alone."""
+    """Ask whether an election would be won before one is begun, so that who was cut off does not depose a
+    leader when it is back (thesis 9.6). Off for comparisons alone."""
     check_quorum: bool = True
-    """A leader that hears no majority for an election timeout steps down, and nobody votes while it hears a leader
-    (thesis 6.2, 4.2.3). Off for comparisons alone."""
+    """A leader that hears no majority for an election timeout steps down, and nobody votes while it hears a
+    leader (thesis 6.2, 4.2.3). Off for comparisons alone."""
     lease_reads: bool = False
-    """Answer reads without asking a majority while one was heard lately. Assumes that no node's clock runs faster
-    than another's by more than `clock_drift_max`, a stopped process included; without that reads may be stale.
-    Needs `check_quorum` (thesis 6.4.1)."""
+    """Answer reads without asking a majority while one was heard lately. Assumes that no node's clock runs
+    faster than another's by more than `clock_drift_max`, a stopped process included; without that reads may
+    be stale. Needs `check_quorum` (thesis 6.4.1)."""
     clock_drift_max: float = 0.1
-    """By how much rates of clocks may differ, as a part: a lease lasts so much less than the election timeout. 0 to
-    0.9."""
+    """By how much rates of clocks may differ, as a part: a lease lasts so much less than the election
+    timeout. 0 to 0.9."""
     hint_delay_s_max: float = 0.05
     """When told that its leader is dead, a node waits a random time up to this before it stands for election,
     seconds, so that not all do so at once. 0 to 10, and not above the election timeout."""
     append_bytes_max: int = 256 << 10
-    """Bytes of entries in one AppendEntries, packed; a single larger entry is sent alone. 1 KiB to 4 MiB. etcd and
-    raft-rs have 1 MiB; smaller ones let heartbeats through on slow lines."""
+    """Bytes of entries in one AppendEntries, packed; a single larger entry is sent alone. 1 KiB to 4 MiB.
+    etcd and raft-rs have 1 MiB; smaller ones let heartbeats through on slow lines."""
     append_entries_max: int = 1024
     """Entries in one AppendEntries. 1 to 65536."""
     inflight_messages_max: int = 256
@@ -57,15 +60,15 @@ class RaftConfig:
     proposal_size_bytes_max: int = 1 << 20
     """A larger proposal is refused. 1 to 3 MiB. etcd: 1.5 MiB."""
     uncommitted_bytes_max: int = 32 << 20
-    """Bytes of proposals that a leader holds and that are not committed; more are refused, to be tried again. At
-    least a proposal's limit. etcd has none by default, and runs out of memory in a partition."""
+    """Bytes of proposals that a leader holds and that are not committed; more are refused, to be tried
+    again. At least a proposal's limit. etcd has none by default, and runs out of memory in a partition."""
     delivery_bytes_max: int = 4 << 20
     """About how many bytes of entries one `Committed` has; one entry at least. 1 KiB to 64 MiB."""
     proposals_open_max: int = 16384
     """Proposals of this node's clients whose outcome is not known yet; more are refused. 1 to 1048576."""
     proposal_timeout_s: float = 10.0
-    """After this time the outcome of a proposal is told as unknown, seconds. 0.1 to 3600, and at least two election
-    timeouts."""
+    """After this time the outcome of a proposal is told as unknown, seconds. 0.1 to 3600, and at least two
+    election timeouts."""
     reads_open_max: int = 16384
     """Reads whose index is not confirmed yet; more fail. 1 to 1048576."""
     read_timeout_s: float = 5.0
@@ -75,11 +78,11 @@ class RaftConfig:
     snapshot_size_bytes_max: int = 256 << 20
     """A larger snapshot is refused. 1 to 1 GiB."""
     trailing_entries: int = 4096
-    """Entries kept before a snapshot, so that a follower a little behind needs none. 0 to 1048576. hashicorp has
-    10240, etcd 5000."""
+    """Entries kept before a snapshot, so that a follower a little behind needs none. 0 to 1048576. hashicorp
+    has 10240, etcd 5000."""
     term_jump_max: int = 1 << 32
-    """A message whose term lies further above ours is dropped. At ten elections a second a node would have to be
-    away for thirteen years; without the bound one broken node could use up all terms. 1024 to 2**40."""
+    """A message whose term lies further above ours is dropped. At ten elections a second a node would have
+    to be away for thirteen years; without the bound one broken node could use up all terms. 1024 to 2**40."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -89,9 +92,8 @@ class RaftConfig:
         for lower, factor, upper in _ORDERED:
             if not getattr(self, lower) * factor <= getattr(self, upper):
                 times = f"{factor} times " if factor != 1 else ""
-                raise ConfigError(
-                    f"{lower} is {getattr(self, lower)}: {times}that may not exceed {upper}, {getattr(self, upper)}"
-                )
+                limit = f"{upper}, {getattr(self, upper)}"
+                raise ConfigError(f"{lower} is {getattr(self, lower)}: {times}that may not exceed {limit}")
         if self.lease_reads and not self.check_quorum:
             raise ConfigError("lease_reads is on and check_quorum off: without it no lease can be relied on")
 
@@ -132,6 +134,7 @@ class RaftConfig:
 _RANGES: dict[str, tuple[float, float]] = {
     "election_timeout_s": (0.05, 60),
     "heartbeat_interval_s": (0.005, 20),
+    "commit_notice_s": (0, 20),
     "pre_vote": (0, 1),
     "check_quorum": (0, 1),
     "lease_reads": (0, 1),
@@ -156,6 +159,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 _ORDERED = (
     ("heartbeat_interval_s", 3, "election_timeout_s"),
+    ("commit_notice_s", 1, "heartbeat_interval_s"),
     ("hint_delay_s_max", 1, "election_timeout_s"),
     ("append_bytes_max", 1, "inflight_bytes_max"),
     ("proposal_size_bytes_max", 1, "uncommitted_bytes_max"),

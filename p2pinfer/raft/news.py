@@ -112,7 +112,7 @@ class ProposalDone:
 
 @dataclass(frozen=True, slots=True)
 class ReadReady:
-    """A read is linearizable once everything up to `index` is applied. Comes after the `Committed` if here."""
+    """A read is linearizable now: everything up to `index` was handed out before as `Committed`."""
 
     request: int
     index: int
@@ -138,8 +138,8 @@ class TransferDone:
 class LogLost:
     """A follower no longer has what it had acknowledged: its disk was wiped or set back, and its id kept.
 
-    What it promised is void, so it gets nothing and counts for nothing until it is removed from the configuration;
-    it may come back under a fresh id.
+    What it promised is void, so it gets nothing and counts for nothing until it is removed from the
+    configuration; it may come back under a fresh id.
     """
 
     node: NodeId

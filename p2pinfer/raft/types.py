@@ -26,6 +26,7 @@ __all__ = [
     "Configuration",
     "Entry",
     "EntryKind",
+    "FollowerView",
     "HardState",
     "Initial",
     "LogWrite",
@@ -57,7 +58,7 @@ class EntryKind(enum.IntEnum):
 class Entry(NamedTuple):
     """One place of the log."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # an entry's own, not the tuple's method
     term: int
     data: bytes = b""
     kind: EntryKind = EntryKind.DATA
@@ -67,7 +68,8 @@ class Entry(NamedTuple):
 class HardState:
     """What a node may never forget: one atomic record.
 
-    `term` and `vote` are durable before anything is said that depends on them. `commit` only saves time after a
+    `term` and `vote` are durable before anything is said that depends on them. `commit` only saves time
+    after a
     restart: it is written when something else is, and never lies beyond what is written with it.
     """
 
@@ -216,7 +218,8 @@ class Initial:
     """What storage gives a node when it starts. For a fresh one everything but the ids is empty.
 
     Attributes:
-        entries: In order and without a gap. They may begin before the snapshot's index, where trailing entries
+        entries: In order and without a gap. They may begin before the snapshot's index, where trailing
+        entries
             were kept, and those up to it are then taken for committed.
     """
 
@@ -235,3 +238,23 @@ class Role(enum.Enum):
     """Asks whether an election would be won, and has changed nothing yet (thesis 9.6)."""
     CANDIDATE = "candidate"
     LEADER = "leader"
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerView:
+    """What a leader knows of one member, for people and for whoever changes the membership.
+
+    Attributes:
+        state: "probe", "replicate", "snapshot" or "lost": see the module progress.
+        match: Up to here it holds the log durably.
+        next: The next entry that it will be sent.
+        heard_at: When it last answered, in the core's own time.
+        inflight_count: Messages with entries that it has not answered.
+    """
+
+    node: NodeId
+    state: str
+    match: int
+    next: int
+    heard_at: float
+    inflight_count: int

@@ -5,7 +5,8 @@
       |<-VoteReply(pre)----------|                    |<-AppendReply---------------|
       |--RequestVote------------>|                    |--InstallSnapshot---------->|   a chunk at a time
       |<-VoteReply---------------|                    |<-SnapshotReply-------------|
-                                                      |--TimeoutNow--------------->|   stand for election at once
+                                                      |--TimeoutNow--------------->|   stand for election at
+                                                      once
     follower                   leader
       |--Forward---------------->|   proposals of the follower's clients
       |<-ForwardReply------------|   one for each batch: what became of every proposal
@@ -15,8 +16,8 @@
 Every message names its cluster, its source and its target, so that one that went astray is dropped and not
 believed. A node that lost its disk has another id, and so nothing to do with what the old one promised.
 
-Source: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm (extended)", 2014, figure 2 and
-section 7; Ongaro's thesis, 2014, sections 3.10 (TimeoutNow), 6.4 (reads), 9.6 (pre-vote).
+Source: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm (extended)", 2014, figure
+2 and section 7; Ongaro's thesis, 2014, sections 3.10 (TimeoutNow), 6.4 (reads), 9.6 (pre-vote).
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class VoteReply(RaftMessage):
 @registered
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppendEntries(RaftMessage):
-    """Leader to follower: append these after `prev_index`. Without entries a heartbeat. Answered by AppendReply."""
+    """Leader to follower: append these after `prev_index`; none is a heartbeat. Answered by AppendReply."""
 
     TAG: ClassVar[int] = 130
 
@@ -128,6 +129,8 @@ class AppendEntries(RaftMessage):
     """Rises with every heartbeat and read within a term; the reply repeats it (thesis 6.4)."""
     entries: Annotated[bytes, Size(BATCH_SIZE_BYTES_MAX)] = b""
     """Packed by `raft.packing`, once for all followers."""
+    wants_reply: bool = True
+    """False where the leader only tells its commit index."""
 
 
 @registered
@@ -135,8 +138,8 @@ class AppendEntries(RaftMessage):
 class AppendReply(RaftMessage):
     """Follower to leader: my log matches yours up to `index`; or it does not match at `index`.
 
-    When refused, `hint_index` is the last place where the log may match and `hint_term` the term there, so that a
-    whole term is stepped over at once (extended paper, end of 5.3).
+    When refused, `hint_index` is the last place where the log may match and `hint_term` the term there, so
+    that a whole term is stepped over at once (extended paper, end of 5.3).
     """
 
     TAG: ClassVar[int] = 131
@@ -161,7 +164,8 @@ class MemberRecord(Message):
     node: NodeNumber
     contact: Contact
     roles: Annotated[int, Between(0, 15)]
-    """1 voter, 2 voter of the outgoing half of a joint configuration, 4 learner, 8 learner after the joint one."""
+    """1 voter, 2 voter of the outgoing half of a joint configuration, 4 learner, 8 learner after the joint
+    one."""
 
 
 @registered
@@ -179,7 +183,8 @@ class ConfigurationRecord(Message):
 class InstallSnapshot(RaftMessage):
     """Leader to follower: a chunk of the state at `index`, in place of the entries up to it.
 
-    Answered by SnapshotReply with the offset that is wanted next, so that a broken transfer goes on where it was.
+    Answered by SnapshotReply with the offset that is wanted next, so that a broken transfer goes on where it
+    was.
     """
 
     TAG: ClassVar[int] = 134
@@ -218,7 +223,7 @@ class SnapshotReply(RaftMessage):
 @registered
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeoutNow(RaftMessage):
-    """Leader to its chosen successor, whose log is complete: stand for election now (thesis 3.10). No answer."""
+    """Leader to its chosen successor, whose log is complete: stand now (thesis 3.10). Not answered."""
 
     TAG: ClassVar[int] = 136
 
@@ -263,6 +268,7 @@ class ForwardResult(Message):
     """An `OutcomeCode`."""
     index: Index = 0
     """Of the first of them, where they are committed; the others follow without a gap."""
+    index_term: Term = 0
     reason: Annotated[str, Size(256)] = ""
 
 
