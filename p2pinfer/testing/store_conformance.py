@@ -166,6 +166,10 @@ def check_snapshot_of_the_leader(subject: StoreSubject) -> None:
     run.reopen()
     run.write(LogWrite(7, snapshot=snapshot(62), truncate_from=62, entries=entries(63, 64, term=3)))
     run.reopen()
+    run.write(LogWrite(8, entries=entries(64, 81), snapshot=snapshot(79), compact_to=70))
+    run.reopen()
+    run.write(LogWrite(9, snapshot=snapshot(99), truncate_from=75, entries=entries(90, 101), compact_to=95))
+    run.reopen()
     run.end()
 
 
@@ -201,6 +205,7 @@ def check_misuse_changes_nothing(subject: StoreSubject) -> None:
         LogWrite(2, truncate_from=8, entries=entries(10, 11)),
         LogWrite(2, truncate_from=0),
         LogWrite(2, compact_to=6),
+        LogWrite(2, snapshot=snapshot(20), entries=entries(15, 25)),
         LogWrite(2, snapshot=snapshot(4)),
         LogWrite(2, snapshot=broken),
         LogWrite(2, hard_state=HardState(2, 1, 0)),
@@ -217,7 +222,7 @@ def check_misuse_changes_nothing(subject: StoreSubject) -> None:
 
 def check_random_writes(subject: StoreSubject) -> None:
     """Any sequence of writes leaves what it says, however often the store is opened again."""
-    for seed in range(10):
+    for seed in range(5):
         rng = random.Random(seed)
         run = _Run(subject)
         for _ in range(30):
@@ -256,9 +261,13 @@ class WriteMaker:
             if rng.random() < 0.5
             else None,
         )
-        left = bounds.left_by(write)
+        left = bounds.after(write)
+        first, end = left.last + 1, left.last + 1 + rng.randrange(8)
+        kept = bounds.kept_last(write)
+        if kept < left.snapshot and rng.random() < 0.5:
+            first = kept + 1  # the log goes on where it was, and reaches to the snapshot
         size = rng.choice((0, 5, 100, 2000))
-        added = entries(left.last + 1, left.last + 1 + rng.randrange(8), term=max(term, 1), size_bytes=size)
+        added = entries(first, end, term=max(term, 1), size_bytes=size)
         compact_to = rng.randrange(left.snapshot + 1) if rng.random() < 0.2 else None
         write = replace(write, entries=added, compact_to=compact_to)
         self._state = self._state.after(write)

@@ -5,6 +5,7 @@ Rules:
 1. `Bounds` is enough to judge whether a write follows on what is stored, so a store need not keep its entries
    in memory; `Contents` has the entries as well.
 2. A log never ends before its snapshot: entries that a snapshot leaves behind without a join to it are gone.
+   So entries may follow on the snapshot, or on what the same write compacts, instead of on the entries there.
 """
 
 from __future__ import annotations
@@ -33,22 +34,13 @@ class Bounds:
     last: int = 0
     term: int = 0
 
-    def left_by(self, write: LogWrite) -> Bounds:
-        """Return what a write leaves of the log before it appends anything."""
-        snapshot, last = self.snapshot, self.last
-        if write.snapshot is not None:
-            if write.snapshot.meta.index < snapshot:
-                raise LocalProtocolError(
-                    f"a snapshot at {write.snapshot.meta.index} cannot replace one at {snapshot}"
-                )
-            snapshot = write.snapshot.meta.index
-        if write.truncate_from is not None:
-            if write.truncate_from < 1:
-                raise LocalProtocolError(f"indices begin at 1: nothing starts at {write.truncate_from}")
-            last = min(last, write.truncate_from - 1)
-        if last < snapshot:
-            return Bounds(snapshot, snapshot, snapshot, self.term)
-        return Bounds(self.compacted, snapshot, last, self.term)
+    def kept_last(self, write: LogWrite) -> int:
+        """Return where the log ends once a write has dropped entries, and before it appends any."""
+        if write.truncate_from is None:
+            return self.last
+        if write.truncate_from < 1:
+            raise LocalProtocolError(f"indices begin at 1: nothing starts at {write.truncate_from}")
+        return min(self.last, write.truncate_from - 1)
 
     def after(self, write: LogWrite) -> Bounds:
         """Return the bounds once the write is done.
@@ -56,23 +48,36 @@ class Bounds:
         Raises:
             LocalProtocolError: It does not follow on what is there.
         """
-        left = self.left_by(write)
-        last, compacted, term = left.last, left.compacted, left.term
-        for entry in write.entries:
-            last += 1
-            if entry.index != last:
-                raise LocalProtocolError(f"entry {entry.index} cannot follow on entry {last - 1}")
-        if write.compact_to is not None:
-            if write.compact_to > left.snapshot:
+        snapshot, compacted, last = self.snapshot, self.compacted, self.kept_last(write)
+        if write.snapshot is not None:
+            if write.snapshot.meta.index < snapshot:
                 raise LocalProtocolError(
-                    f"entries up to {write.compact_to} are in no snapshot: the last one is at {left.snapshot}"
+                    f"a snapshot at {write.snapshot.meta.index} cannot replace one at {snapshot}"
                 )
-            compacted = max(compacted, write.compact_to)
-        if write.hard_state is not None:
-            if write.hard_state.term < term:
-                raise LocalProtocolError(f"term {write.hard_state.term} cannot follow on term {term}")
-            term = write.hard_state.term
-        return Bounds(compacted, left.snapshot, last, term)
+            snapshot = write.snapshot.meta.index
+        compact_to = write.compact_to or 0
+        if compact_to > snapshot:
+            raise LocalProtocolError(
+                f"entries up to {compact_to} are in no snapshot: the last one is at {snapshot}"
+            )
+        if write.entries:
+            before = write.entries[0].index - 1
+            if before > last and (before == snapshot or before <= compact_to):
+                compacted = last = before  # what is left ends before them, and is not needed
+            for entry in write.entries:
+                last += 1
+                if entry.index != last:
+                    raise LocalProtocolError(f"entry {entry.index} cannot follow on entry {last - 1}")
+        if last < snapshot:
+            compacted = last = snapshot
+        return Bounds(max(compacted, compact_to), snapshot, last, self._term_after(write))
+
+    def _term_after(self, write: LogWrite) -> int:
+        if write.hard_state is None:
+            return self.term
+        if write.hard_state.term < self.term:
+            raise LocalProtocolError(f"term {write.hard_state.term} cannot follow on term {self.term}")
+        return write.hard_state.term
 
 
 _NO_STATE = HardState()
@@ -124,11 +129,15 @@ class Contents:
             LocalProtocolError: It does not follow on what is there. Nothing was changed.
         """
         after = self.state.after(write)
-        left = self.state.bounds.left_by(write)
-        self._drop_above(left.last)
-        self._drop_up_to(left.compacted)  # before the append: what a snapshot left behind has a gap after it
+        last = self.state.bounds.kept_last(write)
+        if self.entries and self.entries[-1].index > last:
+            del self.entries[max(last + 1 - self.entries[0].index, 0) :]
+        if write.entries and write.entries[0].index > last + 1:
+            self.entries.clear()
         self.entries.extend(write.entries)
-        self._drop_up_to(after.bounds.compacted)
+        compacted = after.bounds.compacted
+        if self.entries and self.entries[0].index <= compacted:
+            del self.entries[: compacted + 1 - self.entries[0].index]
         self.state = after
 
     @property
@@ -137,11 +146,3 @@ class Contents:
         bounds = self.state.bounds
         first = self.entries[0].index if self.entries else bounds.last + 1
         return range(bounds.compacted + 1, first)
-
-    def _drop_above(self, last: int) -> None:
-        if self.entries and self.entries[-1].index > last:
-            del self.entries[max(last + 1 - self.entries[0].index, 0) :]
-
-    def _drop_up_to(self, index: int) -> None:
-        if self.entries and self.entries[0].index <= index:
-            del self.entries[: index + 1 - self.entries[0].index]

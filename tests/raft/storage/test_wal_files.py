@@ -53,7 +53,7 @@ def last_whole(initial: Initial) -> int:
 def test_a_killed_process_leaves_all_that_it_acknowledged(tmp_path: Path) -> None:
     rng = random.Random(7)
     told = 0
-    for _ in range(12):
+    for _ in range(6):
         with start(tmp_path, "write") as process:
             assert int(output(process).readline().split()[1]) >= told
             for _ in range(rng.randrange(1, 250)):
