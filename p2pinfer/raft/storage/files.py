@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -98,6 +99,14 @@ def storage_errors(files: Files, what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"{files.place}: {what}: {error.strerror or error}: free space or mend the disk; nothing that was"
-            " acknowledged is lost, and writing goes on once the disk takes it"
+            f"{files.place}: {what}: {error.strerror or error}: {_remedy_for(error)}; all that was"
+            " acknowledged is there, and work goes on when the disk obeys again"
         ) from error
+
+
+def _remedy_for(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free space there"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
+        return "permit writing there or choose another directory"
+    return "check the disk"

@@ -43,6 +43,8 @@ _ORDER = 33
 """So many characters of a name are index and term."""
 _META_SIZE_BYTES_MAX = 1 << 20
 """Far above a configuration with all the members that there may be."""
+_PIECE_SIZE_BYTES = 1 << 20
+"""What is copied at once where a whole snapshot is in memory."""
 _BLOCK_SIZE_BYTES = 64 << 10
 """What is read and checked at once: the checksum has 4 bytes of it."""
 
@@ -158,7 +160,8 @@ class SnapshotFiles:
             return
         draft = self.begin(snapshot.meta)
         try:
-            draft.append(snapshot.data)
+            for offset in range(0, len(snapshot.data), _PIECE_SIZE_BYTES):
+                draft.append(snapshot.data[offset : offset + _PIECE_SIZE_BYTES])
         except (StorageError, LocalProtocolError):
             draft.discard()
             raise

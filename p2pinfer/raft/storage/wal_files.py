@@ -56,17 +56,23 @@ class DirectoryFiles:
         return str(self._directory)
 
     def lock(self) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_directory()
         descriptor = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, _OWNER_ONLY)
         try:
             if sys.platform != "win32":
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.name == "posix":
-                _sync_directory(self._directory.parent)  # its own name is to last as well
         except OSError:
             os.close(descriptor)
             raise
         self._lock = descriptor
+
+    def _make_directory(self) -> None:
+        """Make what is missing of the path, and see to it that those names last as well."""
+        missing = [path for path in (self._directory, *self._directory.parents) if not path.exists()]
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in missing:
+            if os.name == "posix":
+                _sync_directory(path.parent)
 
     def names(self) -> list[str]:
         return [entry.name for entry in os.scandir(self._directory) if entry.is_file()]
