@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +11,18 @@ import pytest
 from p2pinfer.effects import Effect
 from p2pinfer.raft.config import RaftConfig
 from p2pinfer.raft.news import CommittedAt, ProposalDone, Refused, Unknown
-from p2pinfer.raft.packing import pack_commands
-from p2pinfer.raft.types import Entry, Role
-from p2pinfer.wire.messages.raft import AppendEntries, Forward, ForwardReply, ForwardResult, OutcomeCode
+from p2pinfer.raft.packing import pack_commands, record_of
+from p2pinfer.raft.types import Entry, Role, Snapshot
+from p2pinfer.wire.messages.raft import (
+    AppendEntries,
+    Forward,
+    ForwardReply,
+    ForwardResult,
+    InstallSnapshot,
+    OutcomeCode,
+)
 from tests.raft.cluster import Cluster, news_of, sends_of
-from tests.raft.single import Single, initial
+from tests.raft.single import THREE, Single, initial
 
 
 def leading(config: RaftConfig | None = None) -> Single:
@@ -217,3 +225,25 @@ def test_a_cluster_serves_its_followers_as_its_leader() -> None:
     cluster.run(0.2)
     assert len({tuple(at.state) for at in cluster.nodes.values()}) == 1
     assert not cluster.messages(AppendEntries)
+
+
+def test_what_a_snapshot_took_the_place_of_is_unknown() -> None:
+    node = leading()
+    _, effects = node.core.propose([b"a"], node.now)
+    node.save(effects)
+    snapshot = Snapshot.of(9, 5, THREE, b"s")
+    effects = node.hear_of(
+        InstallSnapshot,
+        3,
+        term=5,
+        index=9,
+        index_term=5,
+        configuration=record_of(THREE),
+        size_bytes=1,
+        digest=snapshot.meta.digest,
+        offset=0,
+        crc=zlib.crc32(b"s"),
+        data=b"s",
+        round=1,
+    )
+    assert outcomes(node.save(effects)) == [Unknown("a snapshot took the place of the log")]
