@@ -192,8 +192,8 @@ def test_a_forward_meant_for_the_leader_of_another_term_is_refused() -> None:
 def test_what_an_earlier_life_may_have_taken_is_unknown() -> None:
     node = Single(initial(term=4, vote=1))
     for term in (3, 4):
-        assert [code for code, _ in refusals(forward(node, term=term))] == [OutcomeCode.UNKNOWN]
-    assert [code for code, _ in refusals(forward(node, term=5))] == [OutcomeCode.RETRY]
+        assert [code for code, _ in refusals(forward(node, term, term=term))] == [OutcomeCode.UNKNOWN]
+    assert [code for code, _ in refusals(forward(node, 5, term=5))] == [OutcomeCode.RETRY]
     other = Single(initial(term=4, vote=2))
     assert [code for code, _ in refusals(forward(other, term=4))] == [OutcomeCode.RETRY]
 
@@ -247,3 +247,16 @@ def test_what_a_snapshot_took_the_place_of_is_unknown() -> None:
         round=1,
     )
     assert outcomes(node.save(effects)) == [Unknown("a snapshot took the place of the log")]
+
+
+def test_a_forward_once_refused_is_not_taken_when_it_comes_again() -> None:
+    node = leading()
+    node.core.transfer(2, node.now)
+    assert refusals(forward(node)) == [(OutcomeCode.RETRY, "the leadership is being handed over")]
+    node.now += node.config.election_timeout_s
+    node.acknowledge(2)
+    node.acknowledge(3)
+    node.core.tick(node.now)
+    assert node.is_now(Role.LEADER)
+    assert forward(node) == []
+    assert len(node.hear_of(Forward, request=8, proposals=pack_commands([b"a"]))) == 3
