@@ -460,7 +460,7 @@ class RaftCore:
         """The time is over in which a leader should have been heard."""
         state = self._state
         if state.saving.is_stalled(state.config.election_timeout_s, now):
-            self._elections.restart_timer(now)  # who cannot write cannot lead
+            self._elections.postpone(now)  # who cannot write cannot lead
             return
         if not state.config.pre_vote:
             self._become_candidate(now)

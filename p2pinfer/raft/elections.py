@@ -46,6 +46,11 @@ class Elections:
         timeout = self._state.config.election_timeout_s
         self.deadline = now + timeout * (1 + self._state.rng.random())
 
+    def postpone(self, now: float) -> None:
+        """Neither stand nor ask for a while, whatever the role."""
+        self.restart_timer(now)
+        self._ask_again_at = math.inf
+
     def heard_leader(self, now: float) -> None:
         """A message of the leader of this term arrived."""
         self._heard_at = now

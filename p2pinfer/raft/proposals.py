@@ -217,6 +217,10 @@ class Proposals:
         if key in self._seen or not commands:
             state.count("repeated_forwards")
             return
+        # What is refused is remembered as well: a repetition taken later would make the refusal a lie.
+        self._seen[key] = None
+        while len(self._seen) > _SEEN_COUNT_MAX:
+            del self._seen[next(iter(self._seen))]
         run = _Run(
             0,
             0,
@@ -239,9 +243,6 @@ class Proposals:
             run.outcomes = [_DOUBTFUL if is_doubtful else refusal] * len(commands)
             self._answer(run)
             return
-        self._seen[key] = None
-        while len(self._seen) > _SEEN_COUNT_MAX:
-            del self._seen[next(iter(self._seen))]
         self._append(run, commands)
 
     def _answer(self, run: _Run) -> None:

@@ -198,7 +198,7 @@ class LogWrite:
     Attributes:
         number: Rises by one with every write of a process; answered with `saved(number)`.
         snapshot: Replaces the snapshot before; None keeps it.
-        truncate_from: Entries with this index and above are dropped; None drops none.
+        truncate_from: Entries with this index and above are dropped, of which there may be none.
         entries: Appended, without a gap: the first follows on what is left, or on the snapshot.
         compact_to: Entries up to and with this index are no longer needed; they may go at leisure, and only
             once the snapshot, whose index is never below it, is durable. None drops none.

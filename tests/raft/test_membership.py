@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from p2pinfer.raft.news import CommittedAt, ConfigurationChanged, ProposalDone, Refused
-from p2pinfer.raft.types import Change, ChangeKind, NodeId, Role
+from p2pinfer.effects import Effect
+from p2pinfer.raft.news import CommittedAt, ConfigurationChanged, ProposalDone, Refused, Unknown
+from p2pinfer.raft.types import Change, ChangeKind, Entry, NodeId, Role
 from tests.raft.cluster import Cluster, contact, news_of
 from tests.raft.single import Single
 
@@ -194,3 +195,35 @@ def test_a_membership_comes_back_after_a_restart_without_being_committed() -> No
     cluster.heal()
     cluster.run(5)
     assert len({cluster.core(node).configuration for node in (1, 2, 3)}) == 1
+
+
+def deposed(*entries: Entry, commit: int) -> tuple[Single, list[Effect]]:
+    """A leader that asked for a change, and what it tells when another leader's entries are committed."""
+    node = Single()
+    node.lead()
+    node.save(node.core.change([remove(3)], node.now)[1])
+    effects = node.append(*entries, source=2, term=5, prev_index=2, prev_term=2, commit=commit)
+    return node, node.save(effects)
+
+
+def test_a_change_that_another_leader_overwrites_is_refused_and_its_configuration_taken_back() -> None:
+    node, effects = deposed(Entry(3, 5), commit=3)
+    reason = "another leader's entry was committed there"
+    assert news_of(effects, ProposalDone) == [ProposalDone(1, Refused(reason, retry=True))]
+    assert node.core.configuration.voters == (1, 2, 3)
+
+
+def test_a_change_that_is_not_decided_in_time_is_unknown() -> None:
+    node, effects = deposed(commit=2)
+    assert news_of(effects, ProposalDone) == []
+    node.now += node.config.proposal_timeout_s
+    told = news_of(node.core.tick(node.now), ProposalDone)
+    assert told == [ProposalDone(1, Unknown("it was not committed in time"))]
+
+
+def test_no_membership_changes_while_the_leadership_is_handed_over() -> None:
+    node = Single()
+    node.lead()
+    node.core.transfer(2, node.now)
+    _, effects = node.core.change([remove(3)], node.now)
+    assert [each.outcome.reason for each in news_of(effects)] == ["the leadership is being handed over"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +11,18 @@ import pytest
 from p2pinfer.effects import Effect
 from p2pinfer.raft.config import RaftConfig
 from p2pinfer.raft.news import CommittedAt, ProposalDone, Refused, Unknown
-from p2pinfer.raft.packing import pack_commands
-from p2pinfer.raft.types import Entry, Role
-from p2pinfer.wire.messages.raft import AppendEntries, Forward, ForwardReply, ForwardResult, OutcomeCode
+from p2pinfer.raft.packing import pack_commands, record_of
+from p2pinfer.raft.types import Entry, Role, Snapshot
+from p2pinfer.wire.messages.raft import (
+    AppendEntries,
+    Forward,
+    ForwardReply,
+    ForwardResult,
+    InstallSnapshot,
+    OutcomeCode,
+)
 from tests.raft.cluster import Cluster, news_of, sends_of
-from tests.raft.single import Single, initial
+from tests.raft.single import THREE, Single, initial
 
 
 def leading(config: RaftConfig | None = None) -> Single:
@@ -184,8 +192,8 @@ def test_a_forward_meant_for_the_leader_of_another_term_is_refused() -> None:
 def test_what_an_earlier_life_may_have_taken_is_unknown() -> None:
     node = Single(initial(term=4, vote=1))
     for term in (3, 4):
-        assert [code for code, _ in refusals(forward(node, term=term))] == [OutcomeCode.UNKNOWN]
-    assert [code for code, _ in refusals(forward(node, term=5))] == [OutcomeCode.RETRY]
+        assert [code for code, _ in refusals(forward(node, term, term=term))] == [OutcomeCode.UNKNOWN]
+    assert [code for code, _ in refusals(forward(node, 5, term=5))] == [OutcomeCode.RETRY]
     other = Single(initial(term=4, vote=2))
     assert [code for code, _ in refusals(forward(other, term=4))] == [OutcomeCode.RETRY]
 
@@ -217,3 +225,38 @@ def test_a_cluster_serves_its_followers_as_its_leader() -> None:
     cluster.run(0.2)
     assert len({tuple(at.state) for at in cluster.nodes.values()}) == 1
     assert not cluster.messages(AppendEntries)
+
+
+def test_what_a_snapshot_took_the_place_of_is_unknown() -> None:
+    node = leading()
+    _, effects = node.core.propose([b"a"], node.now)
+    node.save(effects)
+    snapshot = Snapshot.of(9, 5, THREE, b"s")
+    effects = node.hear_of(
+        InstallSnapshot,
+        3,
+        term=5,
+        index=9,
+        index_term=5,
+        configuration=record_of(THREE),
+        size_bytes=1,
+        digest=snapshot.meta.digest,
+        offset=0,
+        crc=zlib.crc32(b"s"),
+        data=b"s",
+        round=1,
+    )
+    assert outcomes(node.save(effects)) == [Unknown("a snapshot took the place of the log")]
+
+
+def test_a_forward_once_refused_is_not_taken_when_it_comes_again() -> None:
+    node = leading()
+    node.core.transfer(2, node.now)
+    assert refusals(forward(node)) == [(OutcomeCode.RETRY, "the leadership is being handed over")]
+    node.now += node.config.election_timeout_s
+    node.acknowledge(2)
+    node.acknowledge(3)
+    node.core.tick(node.now)
+    assert node.is_now(Role.LEADER)
+    assert forward(node) == []
+    assert len(node.hear_of(Forward, request=8, proposals=pack_commands([b"a"]))) == 3

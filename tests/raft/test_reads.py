@@ -208,3 +208,15 @@ def test_a_stale_refusal_does_not_end_a_read() -> None:
     node.hear_of(AppendReply, 2, success=False, index=0, round=1, last_index=2)
     assert node.core.role is Role.LEADER
     assert node.acknowledge(3, round=2) == [Deliver(ReadReady(request, 2))]
+
+
+def test_a_leader_that_cannot_answer_is_asked_again_a_little_later() -> None:
+    node = Single()
+    node.append()
+    request, effects = node.core.read(node.now)
+    (question,) = sends_of(effects)
+    assert node.hear_of(ReadReply, request=question.request, index=0, ok=False) == []
+    node.now += node.config.heartbeat_interval_s
+    (again,) = sends_of(node.core.tick(node.now))
+    assert again.request != question.request
+    assert news_of(node.hear_of(ReadReply, request=again.request, index=1)) == [ReadReady(request, 1)]

@@ -131,3 +131,23 @@ def test_a_disk_that_fails_now_and_then_costs_nothing_that_was_acknowledged() ->
 def test_storage_that_contradicts_itself_is_refused(storage: Initial, reason: str) -> None:
     with pytest.raises(StorageError, match=reason):
         Single(storage)
+
+
+def test_a_candidate_whose_disk_hangs_waits_and_asks_for_no_tick_at_once() -> None:
+    node = Single()
+    node.become_candidate()
+    for _ in range(20):
+        before = node.now
+        node.time_out()
+        assert node.core.deadline is not None
+        assert node.core.deadline > node.now >= before
+    assert node.term == 2, "it began no further election"
+
+
+def test_promises_that_wait_for_a_hanging_disk_are_bounded() -> None:
+    node = Single()
+    node.append(A)
+    for _ in range(4200):
+        assert sends_of(node.append()) == []
+    assert node.core.statistics()["promises_dropped"] == 4201 - 4096 - 1
+    assert len(node.core.saved(1, node.now)) == 4096
