@@ -15,7 +15,8 @@ Rules:
    not at all, in any order, and what was not written still has the zeros of before. So that a lost sector is
    known for one, no sector of a whole record is zeros: heads lie within one sector, a record ends with a
    mark, and a body with long runs of zeros is stored under a mask. A torn record is dropped with what follows
-   it; nothing of it was promised.
+   it; nothing of it was promised. A torn write is taken to leave the earlier bytes of its first sector as
+   they were (SQLite's "powersafe overwrite"); where a disk breaks that, rule 4 holds.
 4. Every other damage is told, never mended: what was acknowledged may be gone, and a node that went on would
    break its word. (etcd judges by sectors of zeros as well, `wal/decoder.go`, and PostgreSQL by the end of
    valid records alone. Disks that keep writes from ever reaching them, without an error, are beyond what a

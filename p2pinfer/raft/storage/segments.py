@@ -11,7 +11,8 @@ Rules:
    "fsyncgate", 2018; Rebello et al., "Can Applications Recover from fsync Failures?", 2020). The next write
    begins a new segment, whose head says where the old one ends: behind the last sync that succeeded.
 3. A segment is deleted only from the old end, and only when no entry in it is needed any more. State that is
-   no entry stands in the newest segment's checkpoint as well.
+   no entry stands in the newest segment's checkpoint as well. The directory is not synced after that: a file
+   that a crash brings back is read as what it was, or is no part of the chain and goes at the next start.
 """
 
 from __future__ import annotations
