@@ -85,9 +85,15 @@ class Elections:
 
     @property
     def may_stand(self) -> bool:
-        """Whether this node is a voter in the configuration that it knows."""
-        state = self._state
-        return state.log.configuration.is_voter(state.node_id) and state.term < TERM_MAX
+        """Whether this node may lead: a voter, or one that the newest configuration leaves out too early.
+
+        Until that configuration is committed its log may be the only complete one of a quorum (thesis 4.2.2).
+        """
+        state, log = self._state, self._state.log
+        configuration = log.configuration
+        if not configuration.is_voter(state.node_id) and log.configuration_index > state.commit:
+            configuration = log.configuration_at(log.configuration_index - 1)
+        return configuration.is_voter(state.node_id) and state.term < TERM_MAX
 
     # ------------------------------------------------------------------ standing
 
