@@ -384,7 +384,7 @@ class RaftCore:
     def _on_vote_reply(self, sender: Contact, message: VoteReply, now: float) -> None:
         if not (message.pre and message.granted) and self._sees_later_term(message, now):
             return
-        self._elections.take_reply(message)
+        self._elections.take_reply(message, now)
         self._judge_election(now)
 
     def _sees_later_term(self, message: RaftMessage, now: float) -> bool:
@@ -486,7 +486,7 @@ class RaftCore:
         if verdict is Verdict.PENDING:
             return
         if verdict is Verdict.LOST:
-            self._elections.lost(now)
+            self._elections.end()
             state.role = Role.FOLLOWER
         elif state.role is Role.PRE_CANDIDATE:
             self._become_candidate(now)

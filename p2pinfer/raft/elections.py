@@ -85,9 +85,15 @@ class Elections:
 
     @property
     def may_stand(self) -> bool:
-        """Whether this node is a voter in the configuration that it knows."""
-        state = self._state
-        return state.log.configuration.is_voter(state.node_id) and state.term < TERM_MAX
+        """Whether this node may lead: a voter, or one that the newest configuration leaves out too early.
+
+        Until that configuration is committed its log may be the only complete one of a quorum (thesis 4.2.2).
+        """
+        state, log = self._state, self._state.log
+        configuration = log.configuration
+        if not configuration.is_voter(state.node_id) and log.configuration_index > state.commit:
+            configuration = log.configuration_at(log.configuration_index - 1)
+        return configuration.is_voter(state.node_id) and state.term < TERM_MAX
 
     # ------------------------------------------------------------------ standing
 
@@ -111,16 +117,6 @@ class Elections:
         if now >= self._ask_again_at and self._state.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
             self._ask_again_at = now + 2 * self._state.config.heartbeat_interval_s
             self._ask()
-
-    def lost(self, now: float) -> None:
-        """Refused by a majority, which is there: after a split vote the next attempt need not wait for long.
-
-        Who is refused for its log is refused again, by pre-votes, and so disturbs nobody.
-        """
-        if self._state.role is Role.CANDIDATE:
-            delay = self._state.config.election_timeout_s / 2 * self._state.rng.random()
-            self.deadline = min(self.deadline, now + delay)
-        self.end()
 
     def end(self) -> None:
         """This node does not stand any more."""
@@ -158,8 +154,12 @@ class Elections:
             if self._state.role is Role.CANDIDATE and self._state.vote == self._state.node_id:
                 self._votes[self._state.node_id] = True
 
-    def take_reply(self, message: VoteReply) -> None:
-        """Count a vote once, however often it is said."""
+    def take_reply(self, message: VoteReply, now: float) -> None:
+        """Count a vote once, however often it is said.
+
+        A candidate that is refused by one whose pre-vote it had met another candidate: it stands again soon,
+        for a vote that was split between two is not mended by waiting for a third, who may be dead.
+        """
         state = self._state
         expected = Role.PRE_CANDIDATE if message.pre else Role.CANDIDATE
         term = state.term + 1 if message.pre and message.granted else state.term
@@ -169,6 +169,9 @@ class Elections:
             state.count("votes_of_strangers")
         else:
             self._votes.setdefault(message.source, message.granted)
+            if not message.granted and not message.pre and state.config.pre_vote:
+                delay = state.config.election_timeout_s / 2 * state.rng.random()
+                self.deadline = min(self.deadline, now + delay)
 
     @property
     def verdict(self) -> Verdict:

@@ -303,7 +303,7 @@ class Replication:
                 return now
             progress = self.followers.get(node)
             if progress is None or progress.state is ProgressState.LOST:
-                return -1.0
+                return -math.inf
             return progress.heard_at
 
         return agreed_value(self._state.log.configuration, heard)

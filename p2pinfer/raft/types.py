@@ -200,8 +200,8 @@ class LogWrite:
         snapshot: Replaces the snapshot before; None keeps it.
         truncate_from: Entries with this index and above are dropped, of which there may be none.
         entries: Appended, without a gap: the first follows on what is left, or on the snapshot.
-        compact_to: Entries up to and with this index are no longer needed; they may go at leisure, and only
-            once the snapshot, whose index is never below it, is durable. None drops none.
+        compact_to: Entries up to and with this index belong to the log no more, and are not read again; their
+            bytes may go at leisure. Its index is never above that of the snapshot. None drops none.
         hard_state: Replaces the one before; None keeps it.
     """
 

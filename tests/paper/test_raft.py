@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 from p2pinfer.effects import Save, Send
-from p2pinfer.raft.confchange import plan_change
+from p2pinfer.raft.confchange import leave_joint, plan_change
 from p2pinfer.raft.core import RaftCore
 from p2pinfer.raft.news import CommittedAt, ProposalDone, ReadReady, SteppedDown
 from p2pinfer.raft.packing import encode_configuration
@@ -270,6 +270,24 @@ def test_thesis_4_2_1_a_server_without_a_vote_catches_up_before_it_counts() -> N
     cluster.propose(1, b"alone")
     cluster.settle()
     assert cluster.news(1, ProposalDone)[0].outcome == CommittedAt(3, 2)
+
+
+def test_thesis_4_2_2_who_is_left_out_stands_until_that_is_committed_and_does_not_count_itself() -> None:
+    two = Configuration.of(member(1), member(2))
+    joint = plan_change(two, [Change(ChangeKind.REMOVE, 1)])
+    assert isinstance(joint, Configuration)
+    after = Entry(3, 1, encode_configuration(leave_joint(joint)), EntryKind.CONFIGURATION)
+    before = Entry(2, 1, encode_configuration(joint), EntryKind.CONFIGURATION)
+    node = Single(initial(before, after, commit=2, configuration=two))
+    asked = sends_of(node.time_out())
+    assert [each.target for each in asked] == [2], "who has not got entry 3, and so cannot win itself"
+    node.save(node.hear_of(VoteReply, 2, term=2, pre=True, granted=True))
+    assert node.is_now(Role.CANDIDATE)
+    node.hear_of(VoteReply, 2, pre=False, granted=True)
+    assert node.is_now(Role.LEADER)
+    node.acknowledge(2, 4)
+    assert node.is_now(Role.FOLLOWER), "now that the other has it all"
+    assert Single(initial(before, after, commit=3, configuration=two)).core.deadline is None
 
 
 def test_thesis_4_2_3_a_server_that_hears_a_leader_neither_votes_nor_takes_the_term() -> None:
