@@ -45,6 +45,7 @@ __all__ = [
     "Persist",
     "Plane",
     "Priority",
+    "Save",
     "Send",
 ]
 
@@ -102,6 +103,18 @@ class Persist:
 
     key: str
     value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Make a change of a replicated log durable, all of it or nothing, before any later effect of its list.
+
+    `write` is a `raft.types.LogWrite`. It is answered with the core's input `saved(number)`, in the order of
+    the numbers, or with `save_failed`, and then neither it nor what came after it in its list has happened.
+    Neighbouring lists may share one sync, if what stands after any `Save` of them happens after that sync.
+    """
+
+    write: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +183,7 @@ class DropCache:
 EngineEffect = OpenCache | ExtendCache | Compute | DropCache
 """What the engine's worker does, in the order in which it was asked."""
 
-Effect = Send | Persist | Deliver | Notify | Misbehaved | Disconnect | EngineEffect
+Effect = Send | Persist | Save | Deliver | Notify | Misbehaved | Disconnect | EngineEffect
 
 M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 

@@ -43,6 +43,8 @@ __all__ = [
     "DamagedModel",
     "PromptTooLong",
     "StorageError",
+    "DamagedStorage",
+    "NewerFormat",
     "InternalError",
 ]
 
@@ -215,6 +217,17 @@ class PromptTooLong(P2PInferError, ValueError):
 
 class StorageError(P2PInferError):
     """The disk said no: full, read-only or broken. What was reported as stored before stays stored."""
+
+
+class DamagedStorage(StorageError):
+    """What is on disk is not what was written there: a fault of the disk, or of whoever changed the files.
+
+    Nothing was changed. Do not retry as is: the message says how the node comes back without it.
+    """
+
+
+class NewerFormat(StorageError):
+    """A newer version of p2pinfer wrote these files. Nothing was changed. Update this one, then retry."""
 
 
 class InternalError(Exception):

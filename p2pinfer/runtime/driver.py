@@ -31,6 +31,7 @@ from p2pinfer.effects import (
     Misbehaved,
     Notify,
     Persist,
+    Save,
     Send,
 )
 from p2pinfer.errors import Cancelled, InternalError, P2PInferError
@@ -288,8 +289,8 @@ class Driver(Generic[C]):
                 self._performer.disconnect(effect.peer)
             case Deliver() | Notify() | Misbehaved():
                 self._performer.handle(effect)
-            case Persist():
-                raise InternalError("a Persist is written by _perform alone")
+            case Persist() | Save():
+                raise InternalError(f"a {type(effect).__name__} is no effect that can be performed at once")
             case _:
                 self._performer.compute(effect)
 

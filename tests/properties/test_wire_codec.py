@@ -140,6 +140,7 @@ def test_every_tag_is_in_its_familys_range() -> None:
         "calls": (96, 107),
         "client": (108, 117),
         "handshake": (118, 123),
+        "raft": (128, 143),
     }
     for tag, kind in message_types().items():
         family = kind.__module__.rpartition(".")[2]

@@ -17,6 +17,7 @@ from p2pinfer.ids import Contact, Endpoint, PeerId, SessionId, Span, SwarmId
 from p2pinfer.wire import codec, schema
 from p2pinfer.wire.codec import decode, decode_signed, encode, signed_parts, signing_bytes, size_bytes_max_of
 from p2pinfer.wire.messages.inference import Step, Tensor
+from p2pinfer.wire.messages.raft import MemberRecord
 from p2pinfer.wire.messages.records import Holding, PeerRecord, Signed
 from p2pinfer.wire.messages.swim import Gossip, Ping
 from p2pinfer.wire.schema import Count, Size, registered
@@ -229,6 +230,18 @@ def test_what_a_newer_sender_adds_is_nested_eight_deep_at_most(depth: int) -> No
     else:
         with pytest.raises(DecodeError, match="more than 8 arrays"):
             decode(msgpack.packb([*array, surplus]))
+
+
+def test_a_tag_of_two_bytes_is_read_and_has_one_encoding() -> None:
+    member = MemberRecord(node=5, contact=Contact(None, Endpoint("h", 1)), roles=1)
+    data = encode(member)
+    assert data[:3] == b"\x94\xcc" + bytes([MemberRecord.TAG])
+    assert decode(data) == member
+    for begin in (b"\x94\xcc", b"\x94\xcc\x05", b"\x94\xcd\x00\x84", b"\x94\xff"):
+        with pytest.raises(DecodeError):
+            decode(begin + data[3:])
+        with pytest.raises(DecodeError):
+            decode(begin)
 
 
 def test_true_is_not_the_tag_one() -> None:
