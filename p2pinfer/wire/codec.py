@@ -6,7 +6,7 @@ Rules:
    raises `DecodeError`. It makes no object before size, tag, depth and counts are known to be in order.
 2. A sender may be older: missing trailing fields take their defaults. It may be newer: up to eight trailing
    fields that we do not know are dropped. A `Signed` structure must match exactly, since its signature covers
-   every byte; it changes by a new tag.
+   every byte, and so must an `Exact` one, which all replicas of a state read alike: both change by new tags.
 3. One message has one encoding, so that a signature can be checked against a structure built anew.
 """
 
@@ -25,7 +25,7 @@ from p2pinfer.errors import DecodeError, LocalProtocolError
 from p2pinfer.wire.fields import FieldCodec, compile_field
 from p2pinfer.wire.messages.records import Signed
 from p2pinfer.wire.scan import check_shape
-from p2pinfer.wire.schema import message_types
+from p2pinfer.wire.schema import Exact, message_types
 
 __all__ = [
     "DEPTH_MAX",
@@ -152,10 +152,16 @@ def size_bytes_max_of(message_type: type[Message]) -> int:
 
 
 def _peek(data: bytes | bytearray | memoryview) -> FieldCodec:
-    """Find the structure from the first bytes: an array's header and a tag below 128."""
+    """Find the structure from the first bytes: an array's header and a tag below 256 in its shortest form."""
     try:
         head = data[0]
-        tag = data[1] if 0x90 < head < 0xA0 else data[3] if head == 0xDC else 0x80
+        at = 1 if 0x90 < head < 0xA0 else 3 if head == 0xDC else 0
+        tag = data[at] if at else -1
+        if tag == 0xCC:
+            tag = data[at + 1]
+            tag = tag if tag >= 0x80 else -1
+        elif tag >= 0x80:
+            tag = -1
     except IndexError:
         raise DecodeError("no message is that short") from None
     found = _BY_TAG.get(tag)
@@ -223,7 +229,7 @@ def _structure_unpacker(message_type: type[Message], names: list[str], parts: li
     tag, full, name_of_type = message_type.TAG, 1 + len(names), message_type.__name__
     fields = dataclasses.fields(message_type)  # type: ignore[arg-type]
     required = [i for i, field in enumerate(fields, 2) if not _has_default(field)]
-    exact = issubclass(message_type, Signed)
+    exact = issubclass(message_type, (Signed, Exact))
     least = full if exact else max(required, default=1)
     most = full if exact else full + SURPLUS_FIELDS_MAX
     build = _structure_builder(message_type, names, parts)
