@@ -11,8 +11,8 @@ age must read one log alike, so that nothing here ever changes:
    state. A command of a higher format is skipped by all replicas, old or new, with the same refusal; after
    RaiseFormat all of them apply it, and a replica whose software is too old for the format stops there.
 
-Keys are printable ASCII without blanks; the part before the first slash is the section, which says what values
-it takes (`metadata_values.py`).
+Keys are printable ASCII without blanks; the part before the first slash is the section, which says what
+values it takes (`metadata_values.py`).
 
 Source: transactions and revisions as in etcd's v3 API (`rpc.proto`: Txn, Compare, mod_revision).
 """
@@ -151,7 +151,7 @@ class Delete(Exact):
 @registered
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Get(Exact):
-    """Read one key, or the first that begin with `key`, as of this place in the transaction. Answered by Found."""
+    """Read one key, or the first that begin with `key`, after the operations before. Answered by Found."""
 
     TAG: ClassVar[int] = 155
 
@@ -198,7 +198,7 @@ class Transaction(Exact):
 @registered
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcquireLease(Exact):
-    """Hold a name for a while. Answered by LeaseDone with a token that no lease had before, and higher than all.
+    """Hold a name for a while. Answered by LeaseDone with a token higher than any lease had before.
 
     Its own holder is given a new token as well, and the old one ends: a process that was started again does
     not share one with the process before.

@@ -166,7 +166,7 @@ class SettingValue(Exact):
 @registered
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedMetadata(Exact):
-    """Beginning of a snapshot: leases by name follow, then keys in their order, then changes, the oldest first."""
+    """Beginning of a snapshot: leases by name follow, then keys in order, then changes, the oldest first."""
 
     TAG: ClassVar[int] = 178
 
