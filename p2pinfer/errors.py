@@ -214,15 +214,26 @@ class CommandRefused(P2PInferError):
 
     Attributes:
         code: The reason as one word, for programs: "lease_held".
+        about: The key or the name that it is about, if there is one.
+        number: What `code` says a number of: a limit, a token; 0 otherwise.
         retry: What helps.
         retry_after_s: With `LATER`, when it makes sense to come back; None where that is unknown.
     """
 
     def __init__(
-        self, code: str, message: str, *, retry: Retry = Retry.NEVER, retry_after_s: float | None = None
+        self,
+        code: str,
+        message: str,
+        *,
+        about: str = "",
+        number: int = 0,
+        retry: Retry = Retry.NEVER,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
+        self.about = about
+        self.number = number
         self.retry = retry
         self.retry_after_s = retry_after_s
 

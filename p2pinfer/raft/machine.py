@@ -17,7 +17,10 @@ import hashlib
 from collections.abc import Iterator
 from typing import Protocol
 
-__all__ = ["StateMachine", "digest_of"]
+__all__ = ["TIME_MS_MAX", "StateMachine", "digest_of"]
+
+TIME_MS_MAX = 1 << 53
+"""Stamps beyond it, far outside of any calendar, are taken for it: what is added to one stays a number."""
 
 
 class StateMachine(Protocol):
@@ -29,7 +32,7 @@ class StateMachine(Protocol):
         Args:
             index: The entry's place in the log; rises with every call.
             command: The entry's data; empty for an entry that only carries the time.
-            time_ms: The leader's stamp, in milliseconds since the Unix epoch.
+            time_ms: The leader's stamp, in milliseconds since the Unix epoch, in [0, TIME_MS_MAX].
 
         Returns:
             The result for whoever proposed the command; empty for an empty command.

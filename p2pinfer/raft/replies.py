@@ -5,17 +5,16 @@ The machine inside gives bytes of its own: the byte before them keeps its result
 
 from __future__ import annotations
 
-from p2pinfer.errors import CommandRefused, DecodeError, Retry
+from p2pinfer.errors import CommandRefused, DecodeError
+from p2pinfer.raft.refusals import error_of, refusal_of
 from p2pinfer.wire.codec import decode, encode
 from p2pinfer.wire.messages.sessions import Refusal
 
 __all__ = [
     "APPLIED",
     "CLOSED",
-    "error_of",
     "read_result",
     "read_session",
-    "refusal_of",
     "reply_opened",
     "reply_refused",
 ]
@@ -65,24 +64,6 @@ def read_result(reply: bytes) -> bytes:
     if reply[:1] != APPLIED:
         raise DecodeError("this is no answer to a SessionCommand")
     return reply[1:]
-
-
-def refusal_of(refused: CommandRefused) -> Refusal:
-    """Return the refusal as it stands in a result."""
-    after_s = refused.retry_after_s
-    after_ms = 0 if after_s is None else round(after_s * 1000)
-    return Refusal(code=refused.code, message=str(refused), retry=refused.retry, retry_after_ms=after_ms)
-
-
-def error_of(refusal: Refusal) -> CommandRefused:
-    """Return the error that a refusal in a result stands for."""
-    known = refusal.retry in Retry.__members__.values()
-    return CommandRefused(
-        refusal.code,
-        refusal.message,
-        retry=Retry(refusal.retry) if known else Retry.NEVER,
-        retry_after_s=refusal.retry_after_ms / 1000 if refusal.retry_after_ms else None,
-    )
 
 
 def _check_refused(reply: bytes) -> None:

@@ -28,9 +28,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from p2pinfer.effects import Message
-from p2pinfer.errors import CommandRefused, ConfigError, DecodeError, Retry
+from p2pinfer.errors import CommandRefused, ConfigError, DecodeError
 from p2pinfer.raft.frames import read_frames, write_frames
-from p2pinfer.raft.machine import StateMachine
+from p2pinfer.raft.machine import TIME_MS_MAX, StateMachine
+from p2pinfer.raft.refusals import refused
 from p2pinfer.raft.replies import APPLIED, CLOSED, reply_opened, reply_refused
 from p2pinfer.wire.codec import decode
 from p2pinfer.wire.messages.sessions import (
@@ -122,13 +123,13 @@ class SessionMachine:
 
     def apply(self, index: int, command: bytes, time_ms: int) -> bytes:
         """Take the next entry: see `StateMachine.apply`. A result over 1 MiB is given as an empty one."""
-        self._time_ms = max(self._time_ms, time_ms)
+        self._time_ms = max(self._time_ms, min(time_ms, TIME_MS_MAX))
         self._drop_idle()
         try:
             todo = self._judge(command)
-        except CommandRefused as refused:
-            self._counters[f"refused_{refused.code}"] += 1
-            todo = reply_refused(refused)
+        except CommandRefused as error:
+            self._counters[f"refused_{error.code}"] += 1
+            todo = reply_refused(error)
         if isinstance(todo, bytes):
             self._machine.apply(index, b"", self._time_ms)  # the time passes for it all the same
             return todo
@@ -202,27 +203,22 @@ class SessionMachine:
             case CloseSession():
                 return self._close(message.session)
             case _:
-                # Why it is none may be seen differently by software of another age, so it is not said.
-                raise CommandRefused("malformed", "these bytes are no command of a session")
+                raise refused("malformed")
 
     def _find(self, message: SessionCommand) -> bytes | None:
         """Return the result that a command had, or None if it is to be applied."""
         session = self._sessions.get(message.session)
         if session is None:
-            raise CommandRefused(
-                "session_expired",
-                f"session {message.session} has ended: open another; what had no answer is unknown",
-                retry=Retry.REOPEN,
-            )
+            raise refused("session_expired", number=message.session)
         self._sessions.move_to_end(message.session)
         session.used_ms = self._time_ms
         sequence = message.sequence
         if not 1 <= message.acknowledged <= sequence:
-            raise CommandRefused("wrong_sequence", "a command's sequence is one without an answer, from 1 on")
+            raise refused("wrong_sequence", number=sequence)
         if message.acknowledged > session.acknowledged:
             self._kept_size_bytes -= session.forget_below(message.acknowledged)
         if sequence < session.acknowledged:
-            raise CommandRefused("answered_before", f"the client said that it has the answer to {sequence}")
+            raise refused("answered_before", number=sequence)
         known = session.results.get(sequence)
         if known is None:
             self._check_room(session, sequence)
@@ -230,30 +226,17 @@ class SessionMachine:
 
     def _check_room(self, session: _Session, sequence: int) -> None:
         """Refuse a new command of a client that leaves too much unanswered; the lowest is always taken."""
-        if sequence - session.acknowledged >= UNANSWERED_COUNT_MAX:
-            raise CommandRefused(
-                "too_many_unanswered",
-                f"{UNANSWERED_COUNT_MAX} commands of a session are under way at most; "
-                f"{session.acknowledged} has no answer yet",
-                retry=Retry.LATER,
-            )
-        if session.size_bytes > self._limits.kept_size_bytes_max and sequence > session.acknowledged:
-            raise CommandRefused(
-                "too_many_unanswered",
-                f"results of {session.size_bytes} bytes wait: say that those up to them are there",
-                retry=Retry.LATER,
-            )
+        ahead = sequence - session.acknowledged
+        if ahead >= UNANSWERED_COUNT_MAX or (ahead and session.size_bytes > self._limits.kept_size_bytes_max):
+            raise refused("too_many_unanswered", number=session.acknowledged)
 
     def _open(self) -> bytes:
         if len(self._sessions) >= self._limits.sessions_count_max:
             oldest = next(iter(self._sessions.values()))
             until_ms = oldest.used_ms + self._limits.idle_ms_min
             if until_ms > self._time_ms:
-                raise CommandRefused(
-                    "too_many_sessions",
-                    f"{len(self._sessions)} sessions are in use",
-                    retry=Retry.LATER,
-                    retry_after_s=(until_ms - self._time_ms) / 1000,
+                raise refused(
+                    "too_many_sessions", number=len(self._sessions), retry_after_ms=until_ms - self._time_ms
                 )
             self._drop_oldest()
         self._opened_count += 1

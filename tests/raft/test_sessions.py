@@ -127,6 +127,9 @@ def test_time_that_goes_back_is_taken_for_the_highest_so_far() -> None:
     replica.open(2000)
     replica.apply(b"", 10)
     assert (replica.machine.time_ms, replica.inside.times_ms) == (2000, [2000, 2000])
+    replica.apply(b"", 1 << 70)
+    replica.open(1 << 70)
+    assert replica.machine.time_ms == 1 << 53
 
 
 def test_the_session_silent_longest_makes_room_unless_it_was_heard_a_moment_ago() -> None:
@@ -134,7 +137,7 @@ def test_the_session_silent_longest_makes_room_unless_it_was_heard_a_moment_ago(
     replica = Replica(SMALL)
     first, second, third = (replica.open(time) for time in (0, 10, 20))
     replica.do(first, 1, time_ms=30)
-    with pytest.raises(CommandRefused, match="3 sessions are in use") as refused:
+    with pytest.raises(CommandRefused, match="all 3 sessions are in use") as refused:
         replica.open(60)
     assert (refused.value.retry, refused.value.retry_after_s) == (Retry.LATER, 0.05)
     fourth = replica.open(110)
@@ -190,7 +193,7 @@ def test_a_result_too_large_to_keep_is_an_empty_one_on_every_ask() -> None:
 )
 def test_nonsense_is_refused_in_words_that_do_not_depend_on_the_software(command: bytes) -> None:
     replica = Replica()
-    with pytest.raises(CommandRefused, match=r"^these bytes are no command of a session$") as refused:
+    with pytest.raises(CommandRefused, match=r"^these bytes are no command$") as refused:
         read_result(replica.apply(command, 7))
     assert refused.value.code == "malformed"
     assert (replica.inside.applied, replica.inside.times_ms, replica.inside.indices) == ([], [7], [1])
@@ -318,7 +321,7 @@ COMMANDS = st.one_of(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(COMMANDS, st.integers(0, 400)), max_size=60), st.integers(0, 60))
+@given(st.lists(st.tuples(COMMANDS, st.integers(0, 120)), min_size=10, max_size=80), st.integers(0, 60))
 def test_replicas_agree_although_one_was_restored_midway(log: list[tuple[bytes, int]], cut: int) -> None:
     one, other = Replica(SMALL), Replica(SMALL)
     time_ms = 0

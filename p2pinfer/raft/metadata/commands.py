@@ -17,7 +17,7 @@ from p2pinfer.errors import DecodeError
 from p2pinfer.ids import PeerId, Span
 from p2pinfer.raft.metadata.clocks import VersionVector
 from p2pinfer.raft.metadata.sections import POLICY_KEY, revoked_key, rule_key, setting_key, target_key
-from p2pinfer.raft.replies import error_of
+from p2pinfer.raft.refusals import error_of
 from p2pinfer.wire.codec import decode, encode
 from p2pinfer.wire.messages.metadata import (
     AcquireLease,

@@ -14,8 +14,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from p2pinfer.errors import CommandRefused, Retry
 from p2pinfer.raft.metadata.limits import RECORD_OVERHEAD_BYTES, Limits
+from p2pinfer.raft.refusals import refused
 
 __all__ = ["ABSENT", "Draft", "KeySpace", "Record"]
 
@@ -139,11 +139,7 @@ class Draft:
             wanted = min(wanted, count_max)
         self._touched_count += wanted
         if self._touched_count > self._space.limits.touched_count_max:
-            raise CommandRefused(
-                "too_many_keys",
-                f"a transaction touches at most {self._space.limits.touched_count_max} keys by prefixes: "
-                "split it",
-            )
+            raise refused("too_many_touched", number=self._space.limits.touched_count_max)
         own = {key: record for key, record in self.changes.items() if key.startswith(prefix)}
         found = set(self._space.keys(prefix, wanted + len(own))) - own.keys()
         found.update(key for key, record in own.items() if record is not None)
@@ -176,14 +172,6 @@ class Draft:
             size += size_of(key, record) if record else 0
             size -= size_of(key, before) if before else 0
         if count > 0 and len(space) + count > limits.keys_count_max:
-            raise CommandRefused(
-                "too_many_keys",
-                f"the metadata has at most {limits.keys_count_max} keys: delete some",
-                retry=Retry.LATER,
-            )
+            raise refused("too_many_keys", number=limits.keys_count_max)
         if size > 0 and space.size_bytes + size > limits.keys_size_bytes_max:
-            raise CommandRefused(
-                "too_large",
-                f"the metadata has at most {limits.keys_size_bytes_max} bytes: delete some",
-                retry=Retry.LATER,
-            )
+            raise refused("too_large", number=limits.keys_size_bytes_max)

@@ -20,9 +20,9 @@ import heapq
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from p2pinfer.errors import CommandRefused, Retry
 from p2pinfer.ids import PeerId
 from p2pinfer.raft.metadata.limits import Limits
+from p2pinfer.raft.refusals import refused
 
 __all__ = ["Lease", "LeaseTable"]
 
@@ -87,16 +87,9 @@ class LeaseTable:
         self._check_ttl(ttl_ms)
         before = self._by_name.get(name)
         if before is not None and before.holder != holder:
-            raise CommandRefused(
-                "lease_held",
-                f"{name} is held by {before.holder.short}",
-                retry=Retry.LATER,
-                retry_after_s=(before.expires_ms - now_ms) / 1000,
-            )
+            raise refused("lease_held", name, retry_after_ms=before.expires_ms - now_ms)
         if before is None and len(self._by_name) >= self._limits.leases_count_max:
-            raise CommandRefused(
-                "too_many_leases", f"there are {len(self._by_name)} leases", retry=Retry.LATER
-            )
+            raise refused("too_many_leases", number=len(self._by_name))
         keys = self.end(before.token) if before is not None else set()
         self.token_count += 1
         lease = Lease(name, holder, self.token_count, ttl_ms, now_ms + ttl_ms)
@@ -123,11 +116,7 @@ class LeaseTable:
         """
         lease = self._by_name.get(name)
         if lease is None or lease.token != token:
-            raise CommandRefused(
-                "lease_lost",
-                f"token {token} does not hold {name}: the lease ended; acquire it anew",
-                retry=Retry.REREAD,
-            )
+            raise refused("lease_lost", name, token)
         return lease
 
     def end(self, token: int) -> set[str]:
@@ -147,13 +136,9 @@ class LeaseTable:
             CommandRefused: It has ended, or has too many keys.
         """
         if token not in self._names:
-            raise CommandRefused(
-                "lease_lost", f"no lease has token {token}: it ended; acquire it anew", retry=Retry.REREAD
-            )
+            raise refused("lease_lost", number=token)
         if len(self._keys.get(token, ())) + count > self._limits.touched_count_max:
-            raise CommandRefused(
-                "too_many_keys", f"a lease has at most {self._limits.touched_count_max} keys attached to it"
-            )
+            raise refused("too_many_attached", number=self._limits.touched_count_max)
 
     def attach(self, key: str, token: int) -> None:
         """Let a key go with a lease."""
@@ -185,4 +170,4 @@ class LeaseTable:
     def _check_ttl(self, ttl_ms: int) -> None:
         low, high = self._limits.ttl_ms_min, self._limits.ttl_ms_max
         if not low <= ttl_ms <= high:
-            raise CommandRefused("wrong_ttl", f"a lease lasts {low} to {high} ms, not {ttl_ms}")
+            raise refused("wrong_ttl", number=ttl_ms)

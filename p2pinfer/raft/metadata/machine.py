@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from p2pinfer.effects import Message
-from p2pinfer.errors import CommandRefused, DecodeError, Retry, VersionMismatch
+from p2pinfer.errors import CommandRefused, DecodeError, VersionMismatch
 from p2pinfer.raft.frames import read_frames, write_frames
 from p2pinfer.raft.metadata.limits import Limits
 from p2pinfer.raft.metadata.saving import MAGIC, read_state, saved_state
 from p2pinfer.raft.metadata.sections import check_lease_name
 from p2pinfer.raft.metadata.state import State
 from p2pinfer.raft.metadata.transactions import Evaluation
-from p2pinfer.raft.replies import refusal_of
+from p2pinfer.raft.refusals import refusal_of, refused
 from p2pinfer.wire.codec import decode, encode
 from p2pinfer.wire.messages.metadata import (
     AcquireLease,
@@ -81,9 +81,9 @@ class MetadataMachine:
         try:
             handler, message = self._read(command)
             answer = handler(message)
-        except CommandRefused as refused:
-            self._counters[f"refused_{refused.code}"] += 1
-            return encode(refusal_of(refused))
+        except CommandRefused as error:
+            self._counters[f"refused_{error.code}"] += 1
+            return encode(refusal_of(error))
         return encode(answer)
 
     def snapshot(self) -> Iterator[bytes]:
@@ -168,7 +168,7 @@ class MetadataMachine:
     def _on_raise_format(self, message: RaiseFormat) -> Message:
         state = self._state
         if message.format != state.format + 1:
-            raise CommandRefused("wrong_format", f"the format is {state.format}: it is raised one by one")
+            raise refused("wrong_format", number=state.format + 1)
         if message.format > self.format_known:
             self._too_old = _too_old(message.format, self.format_known)
             self._check_known()
@@ -184,22 +184,17 @@ class MetadataMachine:
     def _read(self, data: bytes) -> tuple[Handler, Message]:
         """Return the command that the bytes are, and what does it, in the format that the state has.
 
-        What is refused is refused in the same words by software that knows more or less than this one.
+        What is refused is refused alike by software that knows more than this one, or less.
         """
         wrapped = _decoded(data)
         if not isinstance(wrapped, MetadataCommand):
-            raise CommandRefused("malformed", "these bytes are no command to the metadata")
-        now = self._state.format
-        if wrapped.format > now:
-            raise CommandRefused(
-                "later_format",
-                f"the command is of format {wrapped.format}, and the metadata has {now}: raise it first",
-                retry=Retry.LATER,
-            )
+            raise refused("malformed")
+        if wrapped.format > self._state.format:
+            raise refused("later_format", number=wrapped.format)
         message = _decoded(wrapped.command)
         known = self._commands.get(type(message)) if message is not None else None
         if message is None or known is None or known[0] > wrapped.format:
-            raise CommandRefused("malformed", f"these bytes are no command of format {wrapped.format}")
+            raise refused("malformed")
         return known[1], message
 
 

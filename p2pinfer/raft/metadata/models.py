@@ -17,8 +17,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from p2pinfer.errors import CommandRefused, Retry
 from p2pinfer.raft.metadata.clocks import Order, VersionVector
+from p2pinfer.raft.refusals import refused
 from p2pinfer.wire.messages.metadata import ConflictRule
 from p2pinfer.wire.messages.metadata_values import (
     ACTORS_COUNT_MAX,
@@ -48,20 +48,18 @@ def check_version(version: ModelVersion) -> None:
     try:
         vector = VersionVector.of(version.vector)
     except ValueError as error:
-        raise CommandRefused("wrong_value", str(error)) from error
+        raise refused("wrong_vector") from error
     if not vector.count_of(version.editor):
-        raise CommandRefused("wrong_value", "an edit counts itself in its version vector")
+        raise refused("wrong_vector")
     if len(version.manifest) not in (0, MANIFEST_SIZE_BYTES):
-        raise CommandRefused(
-            "wrong_value", "a manifest is named by 32 bytes, or by none to withdraw the model"
-        )
+        raise refused("wrong_manifest")
     names = [label.name for label in version.labels]
     if names != sorted(set(names)) or "" in names:
-        raise CommandRefused("wrong_value", "labels are sorted by name, which is not empty and comes once")
+        raise refused("wrong_labels")
 
 
 def edited(
-    before: ModelRecord | None, version: ModelVersion, rule: ConflictRule, time_ms: int
+    key: str, before: ModelRecord | None, version: ModelVersion, rule: ConflictRule, time_ms: int
 ) -> ModelRecord | None:
     """Return what stands under the name after an edit; None if that is what stands there already.
 
@@ -76,15 +74,9 @@ def edited(
             case Order.EQUAL:
                 if _content(version) == _content(other):
                     return None
-                raise CommandRefused(
-                    "vector_used",
-                    "another edit has this version vector: read it, and count one more edit of your own",
-                    retry=Retry.REREAD,
-                )
+                raise refused("vector_used", key)
             case Order.BEFORE:
-                raise CommandRefused(
-                    "superseded", "a later edit knew of this one: read it, and edit that", retry=Retry.REREAD
-                )
+                raise refused("superseded", key)
             case Order.CONCURRENT:
                 conflicts.append(other)
             case Order.AFTER:
@@ -92,7 +84,7 @@ def edited(
     if not conflicts:
         return ModelRecord((version,))
     versions = (version, *conflicts)
-    return _both(versions) if rule is ConflictRule.KEEP_BOTH else _decided(versions, rule)
+    return _both(key, versions) if rule is ConflictRule.KEEP_BOTH else _decided(key, versions, rule)
 
 
 def newest(versions: tuple[ModelVersion, ...]) -> ModelVersion:
@@ -100,26 +92,19 @@ def newest(versions: tuple[ModelVersion, ...]) -> ModelVersion:
     return max(versions, key=_age)
 
 
-def _both(versions: tuple[ModelVersion, ...]) -> ModelRecord:
+def _both(key: str, versions: tuple[ModelVersion, ...]) -> ModelRecord:
     if len(versions) > VERSIONS_COUNT_MAX:
-        raise CommandRefused(
-            "too_many_versions",
-            f"{VERSIONS_COUNT_MAX} versions stand beside each other at most: edit with all of them known",
-            retry=Retry.REREAD,
-        )
+        raise refused("too_many_versions", key, VERSIONS_COUNT_MAX)
     return ModelRecord(tuple(sorted(versions, key=_age, reverse=True)))
 
 
-def _decided(versions: tuple[ModelVersion, ...], rule: ConflictRule) -> ModelRecord:
+def _decided(key: str, versions: tuple[ModelVersion, ...], rule: ConflictRule) -> ModelRecord:
     last = newest(versions)
     vector = VersionVector()
     for each in versions:
         vector = vector.merge(VersionVector.of(each.vector))
     if len(vector.counts) > ACTORS_COUNT_MAX:
-        raise CommandRefused(
-            "too_many_editors",
-            f"a model is edited by at most {ACTORS_COUNT_MAX} peers: delete its key, and register it anew",
-        )
+        raise refused("too_many_editors", key, ACTORS_COUNT_MAX)
     labels = last.labels
     if rule is ConflictRule.MERGE:
         by_name: dict[str, Label] = {}

@@ -23,7 +23,7 @@ from p2pinfer.raft.metadata.keyspace import Record
 from p2pinfer.raft.metadata.leases import Lease
 from p2pinfer.raft.metadata.machine import MetadataMachine
 from p2pinfer.raft.metadata.models import newest
-from p2pinfer.raft.metadata.sections import POLICY_KEY, model_key, setting_key
+from p2pinfer.raft.metadata.sections import POLICY_KEY, setting_key
 from p2pinfer.raft.metadata.state import State
 from p2pinfer.wire.codec import decode
 from p2pinfer.wire.messages.metadata_values import (
@@ -102,8 +102,7 @@ class MetadataView:
 
     def model(self, name: str, tag: str) -> Model | None:
         """Return one model, or None if it is not registered."""
-        key = model_key(name, tag)
-        record = self._one(key, ModelRecord)
+        record = self._one(f"model/{name}:{tag}", ModelRecord)
         return Model(f"{name}:{tag}", record.versions) if record else None
 
     def targets(self, peer: PeerId | None = None) -> dict[tuple[PeerId, str], Span]:

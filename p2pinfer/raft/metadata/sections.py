@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from p2pinfer.effects import Message
-from p2pinfer.errors import CommandRefused, DecodeError
+from p2pinfer.errors import DecodeError
 from p2pinfer.ids import PeerId
 from p2pinfer.raft.metadata.models import CONFLICT_RULES
+from p2pinfer.raft.refusals import refused
 from p2pinfer.wire.codec import decode
 from p2pinfer.wire.messages.metadata_values import (
     AccessRule,
@@ -56,14 +57,14 @@ class Section:
     Attributes:
         value_type: What its values are; None for any bytes.
         key_of: The key under which a value stands; None where the value does not say it.
-        check: Looks at the key's rest and the value; returns what is wrong, or nothing.
+        is_sound: Looks at what follows the section in the key, and at the value.
         is_open: Whether Put writes it; the registry is written by EditModel alone.
         format: The first one that has this section.
     """
 
     value_type: type[Message] | None
     key_of: Callable[[Any], str] | None = None
-    check: Callable[[str, Any], str] = lambda rest, value: ""
+    is_sound: Callable[[str, Any], bool] = lambda rest, value: True
     is_open: bool = True
     format: int = 1
 
@@ -74,13 +75,8 @@ def model_key(name: str, tag: str) -> str:
     Raises:
         CommandRefused: The name or tag is none.
     """
-    parts = name.split("/")
-    if not all(_is_name(part) for part in parts) or not _is_name(tag):
-        raise CommandRefused(
-            "wrong_key",
-            f"{name!a} with {tag!a} names no model: both have letters, digits, dots, dashes and underscores, "
-            "and the name slashes",
-        )
+    if not _is_model(f"{name}:{tag}"):
+        raise refused("wrong_model", f"{name}:{tag}")
     return f"model/{name}:{tag}"
 
 
@@ -111,7 +107,7 @@ def check_key(key: str) -> None:
         CommandRefused: It is not.
     """
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise CommandRefused("wrong_key", "a key is printable ASCII without blanks")
+        raise refused("wrong_key", key)
 
 
 def check_lease_name(name: str) -> None:
@@ -122,7 +118,7 @@ def check_lease_name(name: str) -> None:
     """
     check_key(name)
     if not name:
-        raise CommandRefused("wrong_key", "a lease has a name")
+        raise refused("wrong_key")
 
 
 def check_value(key: str, value: bytes, format_now: int) -> None:
@@ -135,11 +131,9 @@ def check_value(key: str, value: bytes, format_now: int) -> None:
     name, slash, rest = key.partition("/")
     section = SECTIONS.get(name)
     if section is None or not slash or not rest or section.format > format_now:
-        raise CommandRefused(
-            "wrong_key", f"{key} is in no section: {', '.join(SECTIONS)}, then a slash and a name"
-        )
+        raise refused("wrong_section", key)
     if not section.is_open:
-        raise CommandRefused("wrong_key", f"{key} is written by EditModel, which resolves edits that cross")
+        raise refused("managed_key", key)
     if section.value_type is None:
         return
     try:
@@ -147,12 +141,11 @@ def check_value(key: str, value: bytes, format_now: int) -> None:
     except DecodeError:
         read = None
     if type(read) is not section.value_type:
-        raise CommandRefused("wrong_value", f"{key} takes a {section.value_type.__name__}")
+        raise refused("wrong_value", key)
     if section.key_of is not None and key != section.key_of(read):
-        raise CommandRefused("wrong_key", f"this value stands under {section.key_of(read)}, not under {key}")
-    problem = section.check(rest, read)
-    if problem:
-        raise CommandRefused("wrong_value", f"{key}: {problem}")
+        raise refused("wrong_place", section.key_of(read))
+    if not section.is_sound(rest, read):
+        raise refused("wrong_value", key)
 
 
 def _is_name(text: str) -> bool:
@@ -164,47 +157,42 @@ def _is_line(text: str) -> bool:
     return not any(sign < " " or "\x7f" <= sign < "\xa0" or sign in "\u2028\u2029" for sign in text)
 
 
-def _check_target(rest: str, value: PlacementTarget) -> str:
-    name, _, tag = value.model.rpartition(":")
-    if not all(_is_name(part) for part in name.split("/")) or not _is_name(tag):
-        return "a model is named NAME:TAG"
-    return ""
+def _is_model(text: str) -> bool:
+    name, _, tag = text.rpartition(":")
+    return all(_is_name(part) for part in name.split("/")) and _is_name(tag)
 
 
-def _check_rule(rest: str, rule: AccessRule) -> str:
-    if not _is_name(rest):
-        return "a rule's name has letters, digits, dots, dashes and underscores"
-    if not rule.actions or not rule.resources:
-        return "a rule names at least one action and one resource"
-    for word in (rule.subject, *rule.actions, *rule.resources):
-        if not word or not word.isascii() or not word.isprintable() or " " in word or "*" in word[:-1]:
-            return (
-                "subject, actions and resources are words of printable ASCII, with a star at the end at most"
-            )
-    return ""
+def _is_rule(rest: str, rule: AccessRule) -> bool:
+    words = (rule.subject, *rule.actions, *rule.resources)
+    return _is_name(rest) and bool(rule.actions and rule.resources) and all(_is_word(each) for each in words)
 
 
-def _check_setting(rest: str, value: SettingValue) -> str:
-    if not _is_name(rest):
-        return "a setting's name has letters, digits, dots, dashes and underscores"
-    if not _is_line(value.text):
-        return "a setting is one line of text"
+def _is_word(text: str) -> bool:
+    """Whether it is printable ASCII without blanks, with a star at the end at most."""
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text and "*" not in text[:-1]
+
+
+def _is_setting(rest: str, value: SettingValue) -> bool:
     if rest == CONFLICTS_SETTING and value.text not in CONFLICT_RULES:
-        return f"it is one of {', '.join(CONFLICT_RULES)}"
-    return ""
-
-
-def _check_revoked(rest: str, value: RevokedKey) -> str:
-    return "" if _is_line(value.reason) else "a reason is one line of text"
+        return False
+    return _is_name(rest) and _is_line(value.text)
 
 
 SECTIONS: dict[str, Section] = {
     "model": Section(ModelRecord, is_open=False),
-    "target": Section(PlacementTarget, lambda value: target_key(value.peer, value.model), _check_target),
-    "policy": Section(MembershipPolicy, lambda value: POLICY_KEY),
-    "revoked": Section(RevokedKey, lambda value: revoked_key(value.public_key), _check_revoked),
-    "access": Section(AccessRule, check=_check_rule),
-    "setting": Section(SettingValue, check=_check_setting),
+    "target": Section(
+        PlacementTarget,
+        key_of=lambda value: target_key(value.peer, value.model),
+        is_sound=lambda _, value: _is_model(value.model),
+    ),
+    "policy": Section(MembershipPolicy, key_of=lambda value: POLICY_KEY),
+    "revoked": Section(
+        RevokedKey,
+        key_of=lambda value: revoked_key(value.public_key),
+        is_sound=lambda _, value: _is_line(value.reason),
+    ),
+    "access": Section(AccessRule, is_sound=_is_rule),
+    "setting": Section(SettingValue, is_sound=_is_setting),
     "app": Section(None),
 }
 """By name. An entry is never changed once a format has it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from p2pinfer.raft.machine import TIME_MS_MAX
 from p2pinfer.raft.metadata.history import Change, History
 from p2pinfer.raft.metadata.keyspace import KeySpace, Record
 from p2pinfer.raft.metadata.leases import LeaseTable
@@ -32,7 +33,7 @@ class State:
 
     def pass_time(self, time_ms: int) -> None:
         """Take a leader's stamp; leases that end by it end, one revision each, the first to end first."""
-        self.time_ms = max(self.time_ms, time_ms)
+        self.time_ms = max(self.time_ms, min(time_ms, TIME_MS_MAX))
         while (token := self.leases.expired(self.time_ms)) is not None:
             self.delete(self.leases.end(token))
 

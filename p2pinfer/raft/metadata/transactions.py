@@ -12,11 +12,9 @@ Source: etcd's v3 API, Txn; as there a key that is not there has zeros and no va
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from p2pinfer.errors import CommandRefused
 from p2pinfer.raft.metadata.keyspace import ABSENT, Draft, KeySpace, Record
 from p2pinfer.raft.metadata.leases import LeaseTable
 from p2pinfer.raft.metadata.models import CONFLICT_RULES, check_version, edited
@@ -27,6 +25,7 @@ from p2pinfer.raft.metadata.sections import (
     model_key,
     setting_key,
 )
+from p2pinfer.raft.refusals import refused
 from p2pinfer.wire.codec import decode, encode
 from p2pinfer.wire.messages.metadata import (
     VALUE_SIZE_BYTES_MAX,
@@ -149,17 +148,17 @@ class Evaluation:
         rule = self._rule() if operation.rule == ConflictRule.SETTING else ConflictRule(operation.rule)
         versions = decode(before.value) if before else None
         after = edited(
-            versions if isinstance(versions, ModelRecord) else None, operation.version, rule, self._time_ms
+            key,
+            versions if isinstance(versions, ModelRecord) else None,
+            operation.version,
+            rule,
+            self._time_ms,
         )
         if after is None:
             return Changed(count=0)
         value = encode(after)
         if len(value) > VALUE_SIZE_BYTES_MAX:
-            raise CommandRefused(
-                "too_large",
-                f"{key} would have {len(value)} bytes, more than {VALUE_SIZE_BYTES_MAX}: "
-                "use fewer labels, or decide between the versions",
-            )
+            raise refused("model_too_large", key, VALUE_SIZE_BYTES_MAX)
         return self._put(key, value, 0)
 
     def _rule(self) -> ConflictRule:
@@ -183,26 +182,21 @@ class Evaluation:
                 items.append(record_to_message(key, record))
                 self._result_size_bytes += len(key) + len(record.value) + 64
         if self._result_size_bytes > self._space.limits.result_size_bytes_max:
-            raise CommandRefused(
-                "result_too_large",
-                f"a transaction returns at most {self._space.limits.result_size_bytes_max} bytes: "
-                "ask for less",
-            )
+            raise refused("result_too_large", number=self._space.limits.result_size_bytes_max)
         return Found(items=tuple(items), is_complete=is_complete)
 
     def _check_unchanged(self, key: str) -> None:
         if key in self.draft.changes:
-            raise CommandRefused(
-                "changed_twice", f"{key} is changed twice by one transaction: change it once"
-            )
+            raise refused("changed_twice", key)
 
     def _check_leases(self) -> None:
         """Check that every lease that gets keys is held, and has room for them."""
-        more: Counter[int] = Counter()
+        more: dict[int, int] = {}
         for key, record in self.draft.changes.items():
             if record is not None and record.lease:
                 before = self._space.get(key)
-                more[record.lease] += before is None or before.lease != record.lease
+                is_new = before is None or before.lease != record.lease
+                more[record.lease] = more.get(record.lease, 0) + is_new
         for token, count in more.items():
             self._leases.check_attach(token, count)
 

@@ -78,12 +78,17 @@ class SessionCommand(Exact):
 @registered
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal(Exact):
-    """A result: the command was not taken, and nothing changed. It becomes `errors.CommandRefused`."""
+    """A result: the command was not taken, and nothing changed. It becomes `errors.CommandRefused`.
+
+    It has no words: those are put to the code where it is read (`raft/refusals.py`), since results are a part
+    of the replicated state, and words are mended.
+    """
 
     TAG: ClassVar[int] = 147
 
     code: Annotated[str, Size(32)]
-    message: Annotated[str, Size(1024)]
+    about: Annotated[str, Size(512)]
+    number: int
     retry: Annotated[int, Between(0, 255)]
     """An `errors.Retry`; one that is not known is taken for NEVER."""
     retry_after_ms: int = 0
