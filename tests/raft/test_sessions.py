@@ -72,6 +72,7 @@ def test_every_session_has_its_own_numbers_and_no_number_of_a_session_is_given_t
     assert (first, second) == (1, 2)
     assert (replica.do(first, 1), replica.do(second, 1)) == (b"1", b"2")
     replica.apply(encode(CloseSession(session=second)))
+    assert replica.machine.statistics()["results_size_bytes"] == 1
     assert replica.open() == 3
 
 
@@ -332,7 +333,8 @@ def test_replicas_agree_although_one_was_restored_midway(log: list[tuple[bytes, 
             fresh.index, other = other.index, fresh
         time_ms += step
         assert one.apply(command, time_ms) == other.apply(command, time_ms)
-        kept = one.machine.statistics()
+        kept, same = one.machine.statistics(), other.machine.statistics()
+        assert all(kept[name] == same[name] for name in ("sessions", "sessions_opened", "results_size_bytes"))
         assert kept["sessions"] <= SMALL.sessions_count_max
         assert kept["results_size_bytes"] <= SMALL.total_size_bytes_max
     assert digest_of(one.machine) == digest_of(other.machine)

@@ -159,7 +159,7 @@ class Draft:
         return True
 
     def check_room(self) -> None:
-        """Refuse a draft after which the keys would be too many or too large, unless it makes room.
+        """Refuse a draft after which the keys would be too many or too large.
 
         Raises:
             CommandRefused: They would.
@@ -171,7 +171,7 @@ class Draft:
             count += (record is not None) - (before is not None)
             size += size_of(key, record) if record else 0
             size -= size_of(key, before) if before else 0
-        if count > 0 and len(space) + count > limits.keys_count_max:
+        if len(space) + count > limits.keys_count_max:
             raise refused("too_many_keys", number=limits.keys_count_max)
-        if size > 0 and space.size_bytes + size > limits.keys_size_bytes_max:
+        if space.size_bytes + size > limits.keys_size_bytes_max:
             raise refused("too_large", number=limits.keys_size_bytes_max)

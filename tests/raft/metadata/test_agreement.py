@@ -37,6 +37,7 @@ from tests.raft.metadata.replica import ANNA, BERT, CARL, SMALL, Replica
 names = st.sampled_from(["a", "a/1", "a/2", "b", "c"])
 keys = names.map(lambda name: f"app/{name}")
 tokens = st.integers(0, 6)
+values = st.sampled_from([b"", b"v", bytes(150), bytes(500)])
 peers = st.sampled_from([ANNA, BERT, CARL])
 versions = st.builds(
     lambda editor, manifest, at, known: next_version(editor, manifest, known=known, edited_ms=at),
@@ -50,7 +51,8 @@ versions = st.builds(
     ),
 )
 operations = st.one_of(
-    st.builds(Put, key=keys, value=st.sampled_from([b"", b"v", bytes(150), bytes(500)]), lease=tokens),
+    st.builds(Put, key=keys, value=values),
+    st.builds(Put, key=keys, value=values, lease=tokens),
     st.builds(
         Put,
         key=st.sampled_from(["", "x", "setting/models.conflicts", "policy/membership"]),
@@ -71,26 +73,31 @@ compares = st.builds(
     number=st.integers(0, 5),
     is_prefix=st.booleans(),
 )
-commands = st.one_of(
-    st.builds(
-        lambda conditions, then, otherwise: transaction(compares=conditions, then=then, otherwise=otherwise),
-        st.lists(compares, max_size=2),
-        st.lists(operations, max_size=4),
-        st.lists(operations, max_size=2),
-    ),
-    st.builds(
-        acquire_lease, st.sampled_from(["lock", "other", "", "third", "fourth"]), peers, st.integers(5, 300)
-    ),
+transactions = st.builds(
+    lambda conditions, then, otherwise: transaction(compares=conditions, then=then, otherwise=otherwise),
+    st.lists(compares, max_size=2),
+    st.lists(operations, max_size=3),
+    st.lists(operations, max_size=2),
+)
+puts = st.builds(lambda key, value: transaction(then=[Put(key=key, value=value)]), keys, values)
+attached = st.builds(
+    lambda key, token: transaction(then=[Put(key=key, value=b"v", lease=token)]), keys, st.integers(1, 3)
+)
+acquired = st.builds(
+    acquire_lease, st.sampled_from(["lock", "other", "", "third", "fourth"]), peers, st.just(60)
+)
+others = st.one_of(
     st.builds(renew_lease, st.just("lock"), tokens, st.integers(5, 300)),
     st.builds(release_lease, st.just("lock"), tokens),
     st.just(b""),
     st.just(encode(MetadataCommand(format=2, command=b"of later software"))),
     st.binary(max_size=6),
 )
+commands = st.one_of(puts, puts, transactions, transactions, acquired, attached, others)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(commands, st.integers(-30, 60)), min_size=10, max_size=60), st.integers(0, 40))
+@given(st.lists(st.tuples(commands, st.integers(-10, 20)), min_size=20, max_size=80), st.integers(0, 60))
 def test_replicas_agree_although_one_was_restored_midway(log: list[tuple[bytes, int]], cut: int) -> None:
     """Equal results, states and snapshots; a refusal changes nothing but the time; bounds hold throughout."""
     one, other = Replica(SMALL), Replica(SMALL)

@@ -71,6 +71,18 @@ def test_the_history_is_bounded_in_bytes_too_and_drops_whole_revisions() -> None
     replica.do(put("z", bytes(350)))
     assert [change.key for change in polled(replica.view.watch(revision=2))] == ["app/z"]
     assert replica.view.watch(revision=1).poll() == Compacted(compacted=1, revision=2)
+    assert replica.machine.statistics()["history"] == 1
+
+
+def test_a_restored_history_ends_where_it_did() -> None:
+    replica = Replica(SMALL)
+    for _ in range(3):
+        replica.do(put("x", bytes(400)))
+    other = replica.restored()
+    for each in (replica, other):
+        assert each.view.watch(revision=1).poll() == Compacted(compacted=1, revision=3)
+        each.do(put("x", bytes(400)))
+        assert each.machine.statistics()["history"] == 2
 
 
 def test_a_revision_larger_than_the_history_leaves_none_and_that_is_said() -> None:

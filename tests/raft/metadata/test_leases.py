@@ -26,6 +26,8 @@ def test_one_peer_holds_a_name_and_the_others_are_told_for_how_long() -> None:
     refused = replica.refusal(acquire_lease("planner", BERT, 2000))
     assert (refused.code, refused.retry, refused.retry_after_s) == ("lease_held", Retry.LATER, 1.5)
     assert replica.acquire("other", BERT).token == 2
+    replica.pass_time(6999)
+    assert replica.refusal(acquire_lease("planner", BERT, 2000)).code == "lease_held"
 
 
 def test_a_lease_ends_with_the_first_entry_that_has_its_time() -> None:
@@ -106,6 +108,14 @@ def test_leases_that_end_in_one_entry_end_in_their_order_each_in_its_revision() 
         (5, "app/also"),
         (6, "app/late"),
     ]
+
+
+def test_keys_go_with_a_lease_that_was_restored() -> None:
+    replica = Replica()
+    replica.do(put("x", lease=replica.acquire("a").token))
+    other = replica.restored()
+    other.pass_time(1000)
+    assert other.all == {}
 
 
 def test_the_deadline_is_that_of_the_lease_that_ends_first() -> None:

@@ -84,6 +84,16 @@ def test_merging_takes_the_labels_of_both_and_the_newest_where_they_differ(is_sw
     assert kept.labels == (Label("a", "1"), Label("b", "2"), Label("both", "new"))
 
 
+def test_versions_stand_in_one_order_however_they_came() -> None:
+    replica, other = Replica(), Replica()
+    edits = [version(ANNA, 1, 5), version(BERT, 2, 9), version(CARL, 3, 7)]
+    for each, order in ((replica, (0, 1, 2)), (other, (2, 0, 1))):
+        each.time_ms = 100
+        for place in order:
+            each.do(edit_model(NAME, edits[place]))
+    assert model_of(replica).versions == model_of(other).versions == (edits[1], edits[2], edits[0])
+
+
 def test_the_swarms_setting_says_what_an_edit_does_not() -> None:
     replica = Replica()
     replica.do(put_setting("models.conflicts", "newest"))

@@ -71,3 +71,5 @@ def test_a_view_follows_its_machine_through_a_restore() -> None:
     assert replica.view.revoked() == {bytes([1]) * 32}
     replica.machine.restore(b"".join(other.machine.snapshot()))
     assert replica.view.revoked() == {bytes([2]) * 32}
+    replica.machine.restore(b"".join(Replica().machine.snapshot()))
+    assert replica.view.revoked() == set()
