@@ -97,7 +97,7 @@ commands = st.one_of(puts, puts, transactions, transactions, acquired, attached,
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(commands, st.integers(-10, 20)), min_size=20, max_size=80), st.integers(0, 60))
+@given(st.lists(st.tuples(commands, st.integers(-10, 20)), min_size=20, max_size=80), st.integers(0, 40))
 def test_replicas_agree_although_one_was_restored_midway(log: list[tuple[bytes, int]], cut: int) -> None:
     """Equal results, states and snapshots; a refusal changes nothing but the time; bounds hold throughout."""
     one, other = Replica(SMALL), Replica(SMALL)
