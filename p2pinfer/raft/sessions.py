@@ -7,7 +7,7 @@ Rules:
 
 1. A number is applied once, however often and in whatever order its copies stand in the log. Its result, a
    refusal as well, is kept until the client says that it has it; to try a refused command again takes a new
-   number.
+   number. What the sessions refuse themselves has used no number, though its client was heard.
 2. What is kept is bounded: numbers that may be under way at once, bytes of results, sessions. Beyond that a
    command is refused before it is applied, or the session that was silent longest is dropped; never is a
    single result, for its command could then be applied twice.
@@ -68,10 +68,10 @@ class SessionLimits:
     def __post_init__(self) -> None:
         if not 1 <= self.sessions_count_max <= 1 << 20:
             raise ConfigError(f"sessions_count_max lies in [1, 2**20], unlike {self.sessions_count_max}")
-        if self.kept_size_bytes_max < 1 or self.total_size_bytes_max < 2 * self.kept_size_bytes_max:
-            raise ConfigError(
-                "total_size_bytes_max is at least twice kept_size_bytes_max, and that at least 1"
-            )
+        if not 1 <= self.kept_size_bytes_max <= 32 << 20:
+            raise ConfigError(f"kept_size_bytes_max lies in [1, 32 MiB], unlike {self.kept_size_bytes_max}")
+        if self.total_size_bytes_max < 2 * self.kept_size_bytes_max:
+            raise ConfigError("total_size_bytes_max is at least twice kept_size_bytes_max")
         if not 0 <= self.idle_ms_min <= self.idle_ms_max:
             raise ConfigError("idle_ms_min lies in [0, idle_ms_max]")
 

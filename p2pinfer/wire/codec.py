@@ -152,16 +152,13 @@ def size_bytes_max_of(message_type: type[Message]) -> int:
 
 
 def _peek(data: bytes | bytearray | memoryview) -> FieldCodec:
-    """Find the structure from the first bytes: an array's header and a tag below 256 in its shortest form."""
+    """Find the structure from the first bytes: an array's header and a tag below 256."""
     try:
         head = data[0]
-        at = 1 if 0x90 < head < 0xA0 else 3 if head == 0xDC else 0
-        tag = data[at] if at else -1
-        if tag == 0xCC:
-            tag = data[at + 1]
-            tag = tag if tag >= 0x80 else -1
-        elif tag >= 0x80:
-            tag = -1
+        start = 1 if 0x90 < head < 0xA0 else 3 if head == 0xDC else 0
+        tag = data[start]
+        if tag >= 0x80:  # no tag of one byte; one of two begins with 0xcc, and is never below 128
+            tag = data[start + 1] if start and tag == 0xCC and data[start + 1] >= 0x80 else -1
     except IndexError:
         raise DecodeError("no message is that short") from None
     found = _BY_TAG.get(tag)

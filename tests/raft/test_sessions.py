@@ -261,6 +261,7 @@ def test_a_damaged_snapshot_changes_nothing() -> None:
     [
         {"sessions_count_max": 0},
         {"kept_size_bytes_max": 0},
+        {"kept_size_bytes_max": 33 << 20, "total_size_bytes_max": 1 << 30},
         {"total_size_bytes_max": 1},
         {"idle_ms_min": -1},
         {"idle_ms_max": 9},
