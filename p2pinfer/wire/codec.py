@@ -156,9 +156,9 @@ def _peek(data: bytes | bytearray | memoryview) -> FieldCodec:
     try:
         head = data[0]
         start = 1 if 0x90 < head < 0xA0 else 3 if head == 0xDC else 0
-        tag = data[start]
+        tag = data[start] if start else -1
         if tag >= 0x80:  # no tag of one byte; one of two begins with 0xcc, and is never below 128
-            tag = data[start + 1] if start and tag == 0xCC and data[start + 1] >= 0x80 else -1
+            tag = data[start + 1] if tag == 0xCC and data[start + 1] >= 0x80 else -1
     except IndexError:
         raise DecodeError("no message is that short") from None
     found = _BY_TAG.get(tag)
