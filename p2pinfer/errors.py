@@ -6,6 +6,7 @@ what is wrong, then the remedy. Foreign exceptions are mapped to these where the
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ __all__ = [
     "UnsupportedModel",
     "DamagedModel",
     "PromptTooLong",
+    "Retry",
+    "CommandRefused",
     "StorageError",
     "DamagedStorage",
     "NewerFormat",
@@ -213,6 +216,50 @@ class DamagedModel(ModelError):
 
 class PromptTooLong(P2PInferError, ValueError):
     """The prompt and the answer do not fit into the model's context. Shorten either; nothing was computed."""
+
+
+class Retry(enum.IntEnum):
+    """What helps after a command was refused; its number is what travels."""
+
+    NEVER = 0
+    """Nothing but another command: this one is wrong as it is."""
+    REREAD = 1
+    """The state is not what the command took it for: read it again, and decide anew."""
+    LATER = 2
+    """The same command may work later."""
+    REOPEN = 3
+    """The session is gone: open another. What had no answer in the old one has an unknown outcome."""
+
+
+class CommandRefused(P2PInferError):
+    """Replicated state did not take a command, and has not changed. Whether to retry is in `retry`.
+
+    Every replica refuses alike, so asking another peer gives the same answer.
+
+    Attributes:
+        code: The reason as one word, for programs: "lease_held".
+        about: The key or the name that it is about, if there is one.
+        number: What `code` says a number of: a limit, a token; 0 otherwise.
+        retry: What helps.
+        retry_after_s: With `LATER`, when it makes sense to come back; None where that is unknown.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        about: str = "",
+        number: int = 0,
+        retry: Retry = Retry.NEVER,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.about = about
+        self.number = number
+        self.retry = retry
+        self.retry_after_s = retry_after_s
 
 
 class StorageError(P2PInferError):

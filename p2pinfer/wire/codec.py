@@ -6,7 +6,7 @@ Rules:
    raises `DecodeError`. It makes no object before size, tag, depth and counts are known to be in order.
 2. A sender may be older: missing trailing fields take their defaults. It may be newer: up to eight trailing
    fields that we do not know are dropped. A `Signed` structure must match exactly, since its signature covers
-   every byte; it changes by a new tag.
+   every byte, and so must an `Exact` one, which all replicas of a state read alike: both change by new tags.
 3. One message has one encoding, so that a signature can be checked against a structure built anew.
 """
 
@@ -25,7 +25,7 @@ from p2pinfer.errors import DecodeError, LocalProtocolError
 from p2pinfer.wire.fields import FieldCodec, compile_field
 from p2pinfer.wire.messages.records import Signed
 from p2pinfer.wire.scan import check_shape
-from p2pinfer.wire.schema import message_types
+from p2pinfer.wire.schema import Exact, message_types
 
 __all__ = [
     "DEPTH_MAX",
@@ -156,9 +156,9 @@ def _peek(data: bytes | bytearray | memoryview) -> FieldCodec:
     try:
         head = data[0]
         start = 1 if 0x90 < head < 0xA0 else 3 if head == 0xDC else 0
-        tag = data[start]
+        tag = data[start] if start else -1
         if tag >= 0x80:  # no tag of one byte; one of two begins with 0xcc, and is never below 128
-            tag = data[start + 1] if start and tag == 0xCC and data[start + 1] >= 0x80 else -1
+            tag = data[start + 1] if tag == 0xCC and data[start + 1] >= 0x80 else -1
     except IndexError:
         raise DecodeError("no message is that short") from None
     found = _BY_TAG.get(tag)
@@ -226,7 +226,7 @@ def _structure_unpacker(message_type: type[Message], names: list[str], parts: li
     tag, full, name_of_type = message_type.TAG, 1 + len(names), message_type.__name__
     fields = dataclasses.fields(message_type)  # type: ignore[arg-type]
     required = [i for i, field in enumerate(fields, 2) if not _has_default(field)]
-    exact = issubclass(message_type, Signed)
+    exact = issubclass(message_type, (Signed, Exact))
     least = full if exact else max(required, default=1)
     most = full if exact else full + SURPLUS_FIELDS_MAX
     build = _structure_builder(message_type, names, parts)

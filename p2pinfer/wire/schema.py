@@ -19,6 +19,7 @@ __all__ = [
     "TEXT_SIZE_MAX",
     "Between",
     "Count",
+    "Exact",
     "Exactly",
     "Size",
     "message_types",
@@ -62,6 +63,15 @@ class Between:
 
     low: float
     high: float
+
+
+class Exact(Message):
+    """A structure that is read with all of its fields and no more: it changes by a new tag.
+
+    Replicas of different age apply the same log: what one of them would fill in or drop, another reads.
+    """
+
+    __slots__ = ()
 
 
 _TYPES: dict[int, type[Message]] = {}

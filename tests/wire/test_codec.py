@@ -244,6 +244,20 @@ def test_a_tag_of_two_bytes_is_read_and_has_one_encoding() -> None:
             decode(begin)
 
 
+def test_an_exact_structure_has_its_fields_exactly_and_tags_go_up_to_255() -> None:
+    @registered
+    @dataclass(frozen=True, slots=True)
+    class Replicated(schema.Exact):
+        TAG: ClassVar[int] = 255
+        number: int = 5
+
+    assert encode(Replicated(7)) == b"\x92\xcc\xff\x07"
+    assert decode(encode(Replicated(7))) == Replicated(7)
+    for wrong in (b"\x91\xcc\xff", b"\x93\xcc\xff\x07\x07"):
+        with pytest.raises(DecodeError, match="Replicated has 1 fields"):
+            decode(wrong)
+
+
 def test_true_is_not_the_tag_one() -> None:
     array = msgpack.unpackb(encode(RECORD))
     assert array[6][0] == 1
@@ -293,7 +307,13 @@ def test_long_prompts_have_every_token_checked() -> None:
             decode(msgpack.packb(array))
 
 
-@pytest.mark.parametrize("data", [b"", b"\x90", b"\x91", b"\xdc\x00", b"\x80", b"\x91\xcc\x12", b"\x91\xff"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"\x90", b"\x91", b"\xdc\x00", b"\x80", b"\x91\xcc\x12", b"\x91\xcc", b"\x91\xff",
+        b"\x91\xcd\x00\x10", b"\x91\xe0", b"\xdc\x00\x01\xcc\x10",
+    ],
+)  # fmt: skip
 def test_what_does_not_begin_like_a_message_is_refused(data: bytes) -> None:
     with pytest.raises(DecodeError):
         decode(data)

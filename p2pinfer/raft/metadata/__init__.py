@@ -1,0 +1,1 @@
+"""The metadata that a swarm agrees on: models, placement, membership, access, settings, leases."""
