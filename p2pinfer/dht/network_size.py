@@ -77,9 +77,10 @@ class NetworkSize:
 
         Next to nothing means that ids were ground to surround the key.
         """
-        size = self.estimate
-        if size is None or len(nearest) < self._k or nearest[self._k - 1].peer is None:
+        if self.estimate is None or len(nearest) < self._k or nearest[self._k - 1].peer is None:
             return 1.0
+        # The largest of late: where a network grows, older estimates would take every key for surrounded.
+        size = max(1.0 + self._known(), *self._estimates.values())
         farthest = distance(nearest[self._k - 1].peer or b"", key)
         return 1.0 - _poisson_below(self._k, (size - 1.0) * farthest / _SPACE)
 

@@ -333,8 +333,8 @@ class Searches:
             if running.copies.expected >= 0 and running.copies.is_clear:
                 self._storing.keep_own(running, running.copies, now)
             running.copies.end(now)
-        for key in running.keys:
-            lookup = running.search.lookups[key]
+        for key, lookup in running.search.lookups.items():
+            # The points of a region count: were the size too small, every key would seem surrounded for ever.
             if not running.is_enough(key) and not running.restarts_count and key not in running.regions:
                 self.size.found(key, lookup.nearest)
         if running.purpose is Purpose.UPKEEP:

@@ -115,3 +115,17 @@ def test_a_key_is_surrounded_when_its_nearest_stand_closer_than_chance_allows() 
     start = int.from_bytes(key) >> 240
     sybils = [PeerId((start << 240 | rng.getrandbits(240)).to_bytes(32)) for _ in range(40)]
     assert size.likelihood_so_near(nearest(peers + sybils, key), key) < 1e-9
+
+
+def test_while_a_network_grows_its_keys_are_not_taken_for_surrounded() -> None:
+    rng = random.Random(5)
+    peers = network(4000, rng)
+    size = learnt(peers[:400], rng, lookups=14)
+    key = rng.randbytes(32)
+    size.found(key, nearest(peers, key))  # the first lookup since it grew
+    estimate = size.estimate
+    assert estimate is not None
+    assert estimate < 600, "the median is of the past"
+    for _ in range(20):
+        key = rng.randbytes(32)
+        assert size.likelihood_so_near(nearest(peers, key), key) > 1e-7
