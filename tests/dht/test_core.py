@@ -12,7 +12,7 @@ from p2pinfer.dht.put import Put
 from p2pinfer.dht.tokens import HeldTokens
 from p2pinfer.effects import Message, Misbehaved, Send
 from p2pinfer.errors import LocalProtocolError, Overloaded
-from p2pinfer.ids import Contact, Endpoint
+from p2pinfer.ids import Contact, Endpoint, PeerId
 from p2pinfer.wire.codec import encoded_size
 from p2pinfer.wire.messages.dht import DhtPing, DhtPong, FindNodes, FoundNodes, Stored, StoreRecords
 from p2pinfer.wire.messages.inference import CloseSession
@@ -33,9 +33,9 @@ def joined(count: int) -> list[DhtCore]:
     return cores
 
 
-def knowing(*indices: int) -> DhtCore:
+def knowing(*indices: int, config: DhtConfig | None = None) -> DhtCore:
     """Core 0 with contacts that have answered it."""
-    core = make_core(0)
+    core = make_core(0, config=config)
     for index in indices:
         core._table.confirm(contact(index), 0.01, 0.0)
     return core
@@ -427,3 +427,31 @@ def test_a_brief_answer_that_lacks_records_is_asked_for_whole() -> None:
     (end,) = done(exchange(cores, effects, asker, 3.0))
     assert len(end.values) == 5
     assert asker.statistics()["queries_renewed"] >= 1
+
+
+def test_a_search_ends_at_its_time_with_what_it_has() -> None:
+    query = QueryConfig(timeout_initial_s=1.0, timeout_s_max=1.0, lookup_s_max=1.5)
+    core = knowing(1, 2, config=DhtConfig(query=query))
+    _, effects = core.find_nodes(KEY, 0.0)
+    (first, question), _ = sent(effects, FindNodes)
+    core.receive(first, found(question.query), 0.1)
+    assert not done(core.tick(1.4))
+    (end,) = done(core.tick(1.5))
+    assert end.nearest == (first,), "the other may be asked twice more, for seven seconds"
+
+
+def test_where_others_must_be_hidden_the_search_begins_again_with_those_not_asked() -> None:
+    core = knowing(*range(1, 60))
+    for index in range(10):  # a network of some million, by its lookups
+        key = peer_id(2000 + index)
+        near = [PeerId(key[:2] + bytes([rank]) * 30) for rank in range(20)]
+        core._searches.size.found(key, [Contact(peer, endpoint(1)) for peer in near])
+    _, effects = core.find_nodes(KEY, 1.0)
+    asked: set[Contact] = set()
+    while questions := sent(effects, FindNodes):
+        asked |= {to for to, _ in questions}
+        effects = []
+        for to, question in questions:
+            effects += core.receive(to, found(question.query), 1.1)
+    assert len(asked) > 20
+    assert core.statistics()["restarts"] >= 1

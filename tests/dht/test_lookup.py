@@ -205,3 +205,11 @@ def test_a_lookup_whose_nearest_stand_too_far_apart_begins_again_and_keeps_what_
     both = [each.peer for each in (*far, *near) if each.peer is not None]
     assert [each.peer for each in lookup.nearest] == nearest_by_force(KEY, both, 4)
     assert not lookup.restart([*before]), "all of them were asked"
+
+
+def test_who_was_not_asked_for_want_of_questions_is_not_found() -> None:
+    lookup = Lookup(KEY, OWN, DhtConfig(k=4, query=QueryConfig(lookup_queries_max=2)))
+    lookup.start([contact(index) for index in range(1, 5)])
+    asked = answer_all(lookup)
+    assert len(asked) == 2
+    assert set(lookup.nearest) == set(asked)
