@@ -15,7 +15,7 @@ import ipaddress
 from p2pinfer.ids import Contact, PeerId
 from p2pinfer.puzzle import fits
 
-__all__ = ["Reach", "network_group", "plausible", "reach"]
+__all__ = ["Reach", "counted_group", "network_group", "plausible", "reach"]
 
 
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
@@ -56,6 +56,11 @@ def network_group(host: str) -> str:
         return host
     bits = 24 if address.version == 4 else 48
     return str(ipaddress.ip_network((address, bits), strict=False))
+
+
+def counted_group(host: str, *, private_exempt: bool) -> str | None:
+    """The network block that limits count `host` in; None where it is exempt, as a private one may be."""
+    return None if private_exempt and reach(host) is not Reach.GLOBAL else network_group(host)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -38,7 +38,7 @@ from p2pinfer.wire.messages.dht import (
     StoreRecords,
 )
 
-__all__ = ["Asker", "Page", "Silence", "Silent"]
+__all__ = ["Asker", "Extent", "Page", "Silence", "Silent"]
 
 
 _TOKEN_PADDING_SIZE_BYTES = 100
@@ -57,6 +57,16 @@ class Page:
     """Whether the answer is complete with it."""
     has_all_records: bool
     """Whether, complete, it told of every record that the peer holds under the keys."""
+
+
+class Extent(enum.Enum):
+    """How much an answer should tell."""
+
+    BRIEF = enum.auto()
+    """The k nearest and no more; or records, and the contacts that fit beside them."""
+    FULL = enum.auto()
+    WIDE = enum.auto()
+    """Twice as many contacts as else, where many do not answer."""
 
 
 class Silence(enum.Enum):
@@ -103,13 +113,9 @@ class Asker:
         *,
         lookup: LookupId | None,
         records: bool = False,
-        brief: bool | None = False,
+        extent: Extent = Extent.FULL,
     ) -> list[Effect]:
-        """Ask who is nearest to these keys, and with `records` for what is stored under them.
-
-        With `brief` the answer has the k nearest and no more, or records and what fits beside them; where it
-        is None, twice as many contacts as else.
-        """
+        """Ask who is nearest to these keys, and with `records` for what is stored under them."""
         token = self._tokens.token_for(contact.peer, now)
         size_bytes_max = self._config.answer.body_size_bytes_max
         message = FindNodes(
@@ -118,8 +124,8 @@ class Asker:
             records=records,
             token=token,
             padding=b"" if token else question_padding(size_bytes_max, len(keys)),
-            brief=bool(brief),
-            wide=brief is None,
+            brief=extent is Extent.BRIEF,
+            wide=extent is Extent.WIDE,
         )
         kind = QueryKind.BOOTSTRAP if lookup is None else QueryKind.FIND
         query = self._query(kind, contact, message, now)

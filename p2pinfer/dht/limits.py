@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-from p2pinfer.dht.addresses import Reach, network_group, reach
+from p2pinfer.dht.addresses import counted_group
 from p2pinfer.dht.config import AnswerConfig
 from p2pinfer.ids import Contact, PeerId
 
@@ -40,9 +40,7 @@ class RateLimit:
         """Whether another question of this peer may be answered; counts it if so."""
         if sender.peer is None:
             return False
-        host = sender.endpoint.host
-        is_exempt = self._config.rate_private_exempt and reach(host) is not Reach.GLOBAL
-        group = "" if is_exempt else network_group(host)
+        group = counted_group(sender.endpoint.host, private_exempt=self._config.rate_private_exempt)
         if group and not self._groups.has_one(group, now):
             return False
         if not self._peers.has_one(sender.peer, now):

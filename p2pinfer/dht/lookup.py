@@ -22,7 +22,7 @@ import enum
 import heapq
 from collections.abc import Iterable, Sequence
 
-from p2pinfer.dht.addresses import Reach, network_group, reach
+from p2pinfer.dht.addresses import counted_group
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.contacts import CandidateHeap, ContactNode
 from p2pinfer.dht.keyspace import distance
@@ -150,7 +150,7 @@ class Lookup:
                 continue
             for node in path.candidates.nearest:
                 if node.id not in self._asked:
-                    self._ask(path, node)
+                    self._ask(path, node.id)
                     chosen.append(node.contact)
                     room -= 1
                     if not room:
@@ -173,7 +173,7 @@ class Lookup:
             if path.candidates.knows(peer):
                 for node in path.candidates.nearest:
                     if node.id == peer:
-                        self._ask(path, node)
+                        self._ask(path, node.id)
                         return True
         return False
 
@@ -205,11 +205,8 @@ class Lookup:
         chosen: list[Contact] = []
         for contact in self.nearest:
             if len(chosen) < count and contact.peer is not None and contact.peer not in self._asked_wide:
-                path = self._asked_by[contact.peer]
                 self._asked_wide.add(contact.peer)
-                self._asked[contact.peer] = _Asked.IN_FLIGHT
-                path.in_flight += 1
-                self.queries += 1
+                self._ask(self._asked_by[contact.peer], contact.peer)
                 chosen.append(contact)
         self._is_worth_more = False
         return chosen
@@ -244,20 +241,20 @@ class Lookup:
         return [_Path(self.key, self._config.k) for _ in range(self._config.disjoint)]
 
     def _add(self, path: _Path, contacts: Iterable[Contact]) -> bool:
-        fresh = []
+        limits, fresh = self._config.table, []
         for contact in contacts:
             if self._is_new(path, contact):
                 node = ContactNode(contact)
-                group = self._group_of(contact)
-                if not group or path.has_room(group, node, self._config.table.lookup_group_count_max):
+                group = counted_group(contact.endpoint.host, private_exempt=limits.private_exempt)
+                if group is None or path.has_room(group, node, limits.lookup_group_count_max):
                     fresh.append(node)
         has_progress = bool(fresh) and path.candidates.take(fresh)
         self._is_worth_more |= has_progress
         return has_progress
 
-    def _ask(self, path: _Path, node: ContactNode) -> None:
-        self._asked[node.id] = _Asked.IN_FLIGHT
-        self._asked_by[node.id] = path
+    def _ask(self, path: _Path, peer: bytes) -> None:
+        self._asked[peer] = _Asked.IN_FLIGHT
+        self._asked_by[peer] = path
         path.in_flight += 1
         self.queries += 1
 
@@ -284,10 +281,3 @@ class Lookup:
             return False
         ids.add(peer)
         return True
-
-    def _group_of(self, contact: Contact) -> str:
-        """The network block of a contact; empty where blocks do not count."""
-        host = contact.endpoint.host
-        if self._config.table.private_exempt and reach(host) is not Reach.GLOBAL:
-            return ""
-        return network_group(host)

@@ -15,11 +15,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from p2pinfer.dht.answers import fork_effects
-from p2pinfer.dht.asking import Asker, Page, Silence, Silent
+from p2pinfer.dht.asking import Asker, Extent, Page, Silence, Silent
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.copies import Copies
 from p2pinfer.dht.gathering import Gathering
-from p2pinfer.dht.keyspace import distance
 from p2pinfer.dht.lookup import Lookup
 from p2pinfer.dht.network_size import NetworkSize
 from p2pinfer.dht.news import LookupId
@@ -217,7 +216,12 @@ class Searches:
                 if running.regions and is_get:
                     keys = tuple(dict.fromkeys((*keys, *running.regions)))
                 effects += self._asker.ask_nodes(
-                    contact, keys, now, lookup=running.id, records=is_get, brief=running.is_brief
+                    contact,
+                    keys,
+                    now,
+                    lookup=running.id,
+                    records=is_get,
+                    extent=Extent.BRIEF if running.is_brief else Extent.FULL,
                 )
             if not running.search.is_done:
                 return effects
@@ -252,7 +256,7 @@ class Searches:
                 is_get = running.gathering is not None
                 running.search.queries += 1
                 effects += self._asker.ask_nodes(
-                    contact, [key], now, lookup=running.id, records=is_get, brief=None
+                    contact, [key], now, lookup=running.id, records=is_get, extent=Extent.WIDE
                 )
         return effects
 
@@ -269,8 +273,7 @@ class Searches:
         contact = lookup.next_unasked()
         if contact is None or contact.peer is None:
             return
-        likelihood = self.size.likelihood_among_nearest(distance(contact.peer, key))
-        if likelihood >= self._config.query.early_store_likelihood:
+        if self._storing.is_likely_holder(contact.peer, key):
             lookup.in_flight_max = max(1, gathering.quorum - len(gathering.holders.get(key, ())))
 
     def _complete(self, running: Running, query: Query, now: float) -> list[Effect]:

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from p2pinfer.dht.addresses import Reach, network_group, reach
+from p2pinfer.dht.addresses import counted_group
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.evidence import Evidence, Floors
 from p2pinfer.dht.keyspace import distance
@@ -271,6 +271,4 @@ class RecordStore:
     def _group(self, sender: Contact | None) -> str | None:
         if sender is None or sender.peer == self._own:
             return None
-        host = sender.endpoint.host
-        is_exempt = self._config.private_exempt and reach(host) is not Reach.GLOBAL
-        return None if is_exempt else network_group(host)
+        return counted_group(sender.endpoint.host, private_exempt=self._config.private_exempt)

@@ -85,14 +85,18 @@ class Storing:
         # Those ground to the key come first in this order; the others are the ones that matter.
         return list(dict.fromkeys([*nearest, *around]))[: _REGION_PEERS * self._config.k]
 
+    def is_likely_holder(self, peer: PeerId, key: bytes) -> bool:
+        """Whether a peer is one of the k nearest to a key by all likelihood."""
+        likelihood = self._size.likelihood_among_nearest(distance(peer, key))
+        return likelihood >= self._config.query.early_store_likelihood
+
     def send_early(self, running: Running, copies: Copies, contact: Contact, now: float) -> list[Effect]:
         """Store at a peer that is one of the k nearest by all likelihood, without waiting for the others."""
         if contact.peer is None or copies.expected >= 0:
             return []
         records: list[DhtRecord] = []
         for key in running.keys:
-            likelihood = self._size.likelihood_among_nearest(distance(contact.peer, key))
-            if likelihood >= self._config.query.early_store_likelihood:
+            if self.is_likely_holder(contact.peer, key):
                 records += copies.give(contact.peer, key)
         return self._send_records(running, copies, contact, records, now)
 

@@ -19,7 +19,7 @@ import math
 import random
 from collections import Counter
 
-from p2pinfer.dht.addresses import Reach, network_group, reach
+from p2pinfer.dht.addresses import Reach, counted_group, reach
 from p2pinfer.dht.config import DhtConfig
 from p2pinfer.dht.contacts import Bucket, TableContact
 from p2pinfer.dht.keyspace import choose_key_in_bucket, prefix_length
@@ -259,10 +259,7 @@ class RoutingTable:
         return reach(endpoint.host) is not Reach.NOWHERE and fits(peer, self._config.id_difficulty)
 
     def _group_of(self, contact: Contact) -> str | None:
-        host = contact.endpoint.host
-        if self._config.table.private_exempt and reach(host) is not Reach.GLOBAL:
-            return None
-        return network_group(host)
+        return counted_group(contact.endpoint.host, private_exempt=self._config.table.private_exempt)
 
     def _has_room(self, group: str | None, bucket: Bucket) -> bool:
         limits = self._config.table
