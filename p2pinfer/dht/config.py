@@ -132,6 +132,8 @@ class TableConfig:
             0 < self.refresh_first_s <= self.refresh_interval_s, "0 < refresh_first_s <= refresh_interval_s"
         )
         _require(self.bootstrap_retry_s > 0, "bootstrap_retry_s is above 0")
+        _require(self.bootstrap_gather_s >= 0, "bootstrap_gather_s is 0 or more")
+        _require(self.lookup_group_count_max >= 1, "lookup_group_count_max is at least 1")
         _require(self.save_interval_s > 0, "save_interval_s is above 0")
         _require(0 < self.save_change_share <= 1, "save_change_share is above 0 and at most 1")
         _require(

@@ -11,6 +11,8 @@ def test_settings_that_contradict_each_other_are_refused_by_name() -> None:
         (lambda: DhtConfig(answer=AnswerConfig(contacts_count=10)), "contacts_count"),
         (lambda: QueryConfig(timeout_s_min=2.0), "timeout_s_min"),
         (lambda: TableConfig(bucket_group_count_max=20), "bucket_group_count_max"),
+        (lambda: TableConfig(bootstrap_gather_s=-1.0), "bootstrap_gather_s"),
+        (lambda: TableConfig(lookup_group_count_max=0), "lookup_group_count_max"),
         (lambda: RecordConfig(republish_share=1.0), "republish_share"),
         (lambda: RecordConfig(per_group_share=0.0), "per_group_share"),
         (lambda: RecordConfig(per_owner_count_max=9000), "per_owner_count_max"),
